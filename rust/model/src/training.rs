@@ -11,6 +11,7 @@ mod attention;
 mod buffers;
 mod check;
 mod feed_forward;
+mod floats;
 mod layer;
 mod linear;
 mod loss;

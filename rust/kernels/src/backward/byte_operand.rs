@@ -72,14 +72,20 @@ impl Kernel for Round<'_> {
         let Self { view, first, side, quads, scales, sums } = self;
         for row in 0..side {
             for block in 0..view.columns.div_ceil(BLOCK) {
-                let mut values = [0.0; BLOCK];
+                let mut padded = [0.0; BLOCK];
+                let mut values = &padded;
                 if first + row < view.rows {
                     let start = block * BLOCK;
                     let count = BLOCK.min(view.columns - start);
-                    let from = (first + row) * view.row_stride + start;
-                    values[..count].copy_from_slice(&view.numbers[from..from + count]);
+                    let from = &view.numbers[(first + row) * view.row_stride + start..][..count];
+                    values = if let Some(whole) = from.first_chunk() {
+                        whole
+                    } else {
+                        padded[..count].copy_from_slice(from);
+                        &padded
+                    };
                 }
-                let (scale, bytes) = rounded::<L>(set, &values);
+                let (scale, bytes) = rounded::<L>(set, values);
                 scales[block * side + row] = scale;
                 sums[block * side + row] = bytes.iter().map(|byte| i32::from(byte.cast_signed())).sum();
                 for (quad, bytes) in bytes.as_chunks::<4>().0.iter().enumerate() {
@@ -93,16 +99,18 @@ impl Kernel for Round<'_> {
 /// A scale, and the numbers over it, rounded to -127 to 127. Numbers that are not finite make the scale NaN.
 #[inline(always)]
 fn rounded<L: Lanes>(set: L::Set, values: &[f32; BLOCK]) -> (f32, [u8; BLOCK]) {
-    let mut largest = L::zero(set);
     let (vectors, _) = values.as_chunks::<LANES>();
-    let mut check = L::zero(set);
-    for values in vectors {
-        let value = L::load(set, values);
-        largest = value.max(L::zero(set).sub(value)).max(largest);
-        // Stays 0 for finite numbers.
-        check = value.mul(L::zero(set)).add(check);
+    // Two of each, so that one need not wait for the other.
+    let (mut largest, mut check) = ([L::zero(set); 2], [L::zero(set); 2]);
+    for pair in vectors.as_chunks::<2>().0 {
+        for half in 0..2 {
+            let value = L::load(set, &pair[half]);
+            largest[half] = value.max(L::zero(set).sub(value)).max(largest[half]);
+            // Stays 0 for finite numbers.
+            check[half] = value.mul(L::zero(set)).add(check[half]);
+        }
     }
-    let largest = largest.largest();
+    let (largest, check) = (largest[0].max(largest[1]).largest(), check[0].add(check[1]));
     let mut bytes = [0; BLOCK];
     let inverse = 127.0 / largest;
     if inverse.is_finite() {

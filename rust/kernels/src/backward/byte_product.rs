@@ -134,7 +134,7 @@ impl Kernel for Strip<'_> {
                     };
                     let row = panel * side;
                     let start = row * stride + column;
-                    let target = Target { numbers: output, start, stride, scale: sum.scale };
+                    let target = Target { numbers: output, start, stride, scale: sum.scale, turned: false };
                     let size = (side.min(left.rows - row), width.min(first + count - column));
                     // SAFETY: every piece has its own rows and columns of the output.
                     unsafe { multiply_bytes_panels::<L>(set, (rows, columns), size, target, sum.add || step > 0) };

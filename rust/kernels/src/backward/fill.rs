@@ -113,8 +113,11 @@ fn along_view(
             let (to, rest) = to.split_at_mut(some);
             rest.fill(0.0);
             if view.column_stride == 1 {
-                let from = (step + index) * view.row_stride + first + start;
-                to.copy_from_slice(&view.numbers[from..from + some]);
+                let from = &view.numbers[(step + index) * view.row_stride + first + start..][..some];
+                let ((to, last), (from, rest)) = (to.as_chunks_mut::<LANES>(), from.as_chunks::<LANES>());
+                // Vectors, because calling a function for so few numbers takes longer.
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+                last.copy_from_slice(rest);
             } else {
                 for (column, to) in to.iter_mut().enumerate() {
                     *to = view.at(step + index, first + start + column);

@@ -1,7 +1,7 @@
 //! The left operand of a product, arranged for the register tile: panels of its rows, side by side.
 
 use super::pieces::for_pieces;
-use super::tile::FLOATS;
+use super::tile::{FEW, FLOATS};
 use super::view::View;
 use crate::Error;
 use crate::context::Context;
@@ -14,6 +14,8 @@ use crate::shared::Pieces;
 pub struct Packed {
     /// `[panel][column][row of the panel]`; missing rows of the last panel are zeros.
     pub(super) numbers: Vec<f32>,
+    /// Rows of a panel.
+    pub(super) side: usize,
     pub(super) rows: usize,
     pub(super) columns: usize,
 }
@@ -25,7 +27,22 @@ impl Packed {
     /// `Error::Memory`; `Error::Cancelled` if the context was interrupted.
     pub fn set(&mut self, context: &Context, view: View) -> Result<(), Error> {
         let side = FLOATS.on(context.isa).rows;
-        (self.rows, self.columns) = (view.rows, view.columns);
+        // Panels that few rows fill better, if there are registers for both.
+        let few = if side == FLOATS.large.0 && view.rows <= 4 * FEW { FEW } else { side };
+        let side = if view.rows.next_multiple_of(few) < view.rows.next_multiple_of(side) { few } else { side };
+        self.arrange(context, view, side)
+    }
+
+    /// Arranges the transposed right operand of a product with few columns: see [`multiply_narrow`](super::multiply_narrow).
+    ///
+    /// # Errors
+    /// As `set`.
+    pub fn set_columns(&mut self, context: &Context, view: View) -> Result<(), Error> {
+        self.arrange(context, view, LANES)
+    }
+
+    fn arrange(&mut self, context: &Context, view: View, side: usize) -> Result<(), Error> {
+        (self.side, self.rows, self.columns) = (side, view.rows, view.columns);
         let len = view.rows.div_ceil(side) * side * view.columns;
         memory::grow(&mut self.numbers, len, 0.0, "activations")?;
         let panels = Pieces::new(&mut self.numbers[..len], side * view.columns);

@@ -6,7 +6,7 @@ use super::fill::fill_right;
 use super::packed::{Packed, fill_panel};
 use super::pieces::{Scratch, for_pieces, sized};
 use super::right::Right;
-use super::tile::{DEPTH, FLOATS, Target, multiply_panels};
+use super::tile::{DEPTH, FEW, FLOATS, Target, multiply_panels};
 use super::view::View;
 use crate::Error;
 use crate::context::Context;
@@ -40,6 +40,30 @@ impl Sum {
 /// # Errors
 /// `Error::Shape` if sizes do not match; `Error::Memory`; `Error::Cancelled` if the context was interrupted.
 pub fn multiply(context: &Context, left: &Packed, right: Right, sum: Sum, output: &mut [f32]) -> Result<(), Error> {
+    multiplied(context, left, right, sum, (output, false))
+}
+
+/// As [`multiply`], with the same bits, but the output is the transposed product: columns × rows.
+///
+/// # Errors
+/// As for `multiply`.
+pub fn multiply_turned(
+    context: &Context,
+    left: &Packed,
+    right: Right,
+    sum: Sum,
+    output: &mut [f32],
+) -> Result<(), Error> {
+    multiplied(context, left, right, sum, (output, true))
+}
+
+fn multiplied(
+    context: &Context,
+    left: &Packed,
+    right: Right,
+    sum: Sum,
+    (output, turned): (&mut [f32], bool),
+) -> Result<(), Error> {
     let (inner, columns) = right.size();
     if left.columns != inner || left.rows.checked_mul(columns) != Some(output.len()) {
         return Err(Error::Shape(format!(
@@ -55,8 +79,7 @@ pub fn multiply(context: &Context, left: &Packed, right: Right, sum: Sum, output
     if output.is_empty() || inner == 0 {
         return Ok(());
     }
-    let shape = FLOATS.on(context.isa);
-    let panels = left.rows.div_ceil(shape.rows);
+    let panels = left.rows.div_ceil(left.side);
     let wanted = context.pool.threads() * 4;
     let (blocks, mut strip) = (block(&right), STRIP);
     while strip > NARROW && strip / 2 >= blocks && columns.div_ceil(strip) < wanted {
@@ -80,7 +103,8 @@ pub fn multiply(context: &Context, left: &Packed, right: Right, sum: Sum, output
                 count: strip.min(columns - first),
                 sum,
                 output: &numbers,
-                stride: columns,
+                stride: if turned { left.rows } else { columns },
+                turned,
                 scratch,
             },
         )
@@ -106,6 +130,8 @@ struct Strip<'a> {
     sum: Sum,
     output: &'a SharedSlice<'a, f32>,
     stride: usize,
+    /// Whether the output is columns × rows.
+    turned: bool,
     scratch: &'a mut Scratch,
 }
 
@@ -114,9 +140,9 @@ impl Kernel for Strip<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) -> Result<(), Error> {
-        let Self { isa, left, panels, right, first, count, sum, output, stride, scratch } = self;
+        let Self { isa, left, panels, right, first, count, sum, output, stride, turned, scratch } = self;
         let shape = FLOATS.with::<L>();
-        let width = if count <= LANES { LANES } else { shape.columns };
+        let width = if count <= LANES || left.side == FEW { LANES } else { shape.columns };
         let inner = left.columns;
         for step in (0..inner).step_by(DEPTH) {
             let steps = DEPTH.min(inner - step);
@@ -127,14 +153,15 @@ impl Kernel for Strip<'_> {
                 Fill { isa, right: &right, step, steps, first, count, width, panel, rows: &mut scratch.rows },
             )?;
             for index in panels.clone() {
-                let row = index * shape.rows;
-                let from = &left.numbers[row * inner + step * shape.rows..][..steps * shape.rows];
+                let row = index * left.side;
+                let from = &left.numbers[row * inner + step * left.side..][..steps * left.side];
                 for (part, panel) in panel.chunks_exact(steps * width).enumerate() {
                     let column = first + part * width;
-                    let target = Target { numbers: output, start: row * stride + column, stride, scale: sum.scale };
-                    let size = (shape.rows.min(left.rows - row), width.min(first + count - column));
+                    let start = if turned { column * stride + row } else { row * stride + column };
+                    let target = Target { numbers: output, start, stride, scale: sum.scale, turned };
+                    let size = (left.side.min(left.rows - row), width.min(first + count - column));
                     // SAFETY: every piece has its own rows and columns of the output.
-                    unsafe { multiply_panels::<L>(set, (from, panel), size, target, sum.add || step > 0) };
+                    unsafe { multiply_panels::<L>(set, (from, panel), left.side, size, target, sum.add || step > 0) };
                 }
             }
         }
@@ -200,7 +227,7 @@ pub(super) unsafe fn multiply_small<L: Lanes>(
             let size = (shape.rows.min(left.rows - row), width.min(columns - column));
             let target = Target { start: target.start + row * target.stride + column, ..target };
             // SAFETY: the caller promises the results.
-            unsafe { multiply_panels::<L>(set, (from, panel), size, target, add) };
+            unsafe { multiply_panels::<L>(set, (from, panel), shape.rows, size, target, add) };
         }
     }
     Ok(())

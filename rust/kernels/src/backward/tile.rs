@@ -9,6 +9,9 @@ pub(super) const DEPTH: usize = 256;
 /// Tiles of floats.
 pub(super) const FLOATS: Tile = Tile { large: (12, 2), small: (6, 1) };
 
+/// Rows of a tile of floats, one vector wide, for left operands with few rows, where 32 vectors fit into the registers.
+pub(super) const FEW: usize = LANES;
+
 /// Rows, and vectors of columns, of the tiles of a kind of product.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
@@ -60,6 +63,8 @@ pub(super) struct Target<'a> {
     pub(super) stride: usize,
     /// Factor of the products.
     pub(super) scale: f32,
+    /// Whether results lie the other way round: `stride` is the distance of columns, and rows are adjacent.
+    pub(super) turned: bool,
 }
 
 impl Target<'_> {
@@ -87,6 +92,10 @@ impl Target<'_> {
         (rows, columns): (usize, usize),
         add: bool,
     ) {
+        if self.turned {
+            // SAFETY: as promised by the caller.
+            return unsafe { self.receive_turned(set, sums, (rows, columns), add) };
+        }
         let scale = L::splat(set, self.scale);
         for r in 0..R {
             // A loop to `rows` would index the sums by a variable, and keep them out of the registers.
@@ -106,7 +115,40 @@ impl Target<'_> {
     }
 }
 
-/// Multiplies a panel of the left operand, `[step][row]`, with a panel of the right one, `[step][column]`, and stores
+impl Target<'_> {
+    /// `receive` for results that lie the other way round.
+    ///
+    /// # Safety
+    /// No other thread uses these results.
+    #[inline(always)]
+    unsafe fn receive_turned<L: Lanes, const R: usize, const V: usize>(
+        self,
+        set: L::Set,
+        sums: &[[L; V]; R],
+        (rows, columns): (usize, usize),
+        add: bool,
+    ) {
+        let scale = L::splat(set, self.scale);
+        for v in 0..V {
+            let mut square = [L::zero(set); LANES];
+            for r in 0..R {
+                square[r] = sums[r][v];
+            }
+            let square = L::transpose(square);
+            for column in 0..LANES {
+                if v * LANES + column < columns {
+                    let start = self.start + (v * LANES + column) * self.stride;
+                    // SAFETY: the caller promises that these results belong to this thread.
+                    let to = unsafe { self.numbers.part(start, rows) };
+                    let before = if add { L::load_part(set, to) } else { L::zero(set) };
+                    square[column].fma(scale, before).store_part(to);
+                }
+            }
+        }
+    }
+}
+
+/// Multiplies a panel of the left operand, `[step][row]` with `side` rows, with a panel of the right one, `[step][column]`, and stores
 /// the product times the target's scale, or adds it if `add`, for the first results of that size.
 ///
 /// # Safety
@@ -115,6 +157,7 @@ impl Target<'_> {
 pub(super) unsafe fn multiply_panels<L: Lanes>(
     set: L::Set,
     (left, right): (&[f32], &[f32]),
+    side: usize,
     size: (usize, usize),
     target: Target,
     add: bool,
@@ -122,7 +165,10 @@ pub(super) unsafe fn multiply_panels<L: Lanes>(
     // SAFETY: as promised by the caller.
     unsafe {
         if L::MANY_REGISTERS {
-            if right.len() / LANES * FLOATS.large.0 == left.len() {
+            let narrow = right.len() / LANES * side == left.len();
+            if side == FEW {
+                tile::<L, FEW, 1>(set, left, right, size, target, add);
+            } else if narrow {
                 tile::<L, { FLOATS.large.0 }, 1>(set, left, right, size, target, add);
             } else {
                 tile::<L, { FLOATS.large.0 }, { FLOATS.large.1 }>(set, left, right, size, target, add);

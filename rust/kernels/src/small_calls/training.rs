@@ -6,7 +6,7 @@ use crate::attention::Visible;
 use crate::backward::{
     AdamW, AttentionGradients, AttentionShape, Packed, PackedBytes, Right, Sum, View, activate_backward, add_bias,
     attention_backward, attention_forward, clamped_swiglu_backward, cross_entropy, euclidean_norm, gated_backward,
-    multiply, multiply_bytes, soft_cap_backward,
+    multiply, multiply_bytes, multiply_narrow, multiply_turned, soft_cap_backward,
 };
 use crate::conversion::{Conversion, Stored};
 use crate::low_rank::{LowRankJob, LowRankTerm, UpMatrix, add_low_rank};
@@ -46,6 +46,7 @@ fn products_of_training() {
     for (format, columns) in [(Format::Q4_0, 64), (Format::F16, 21)] {
         let weights = matrix(format, rows, columns);
         let (input, gradient) = (numbers(tokens * columns, 0.7), numbers(tokens * rows, 0.3));
+        let gradient_columns = numbers(rows * tokens, 0.5);
         everywhere(|context| {
             let mut packed = Packed::default();
             packed.set(context, View::new(&input, tokens, columns).unwrap()).unwrap();
@@ -59,12 +60,17 @@ fn products_of_training() {
             let mut of_weights = vec![f32::NAN; rows * columns];
             let input = Right::Numbers(View::new(&input, tokens, columns).unwrap());
             multiply(context, &packed, input, Sum { scale: 2.0, add: false }, &mut of_weights).unwrap();
+            multiply_turned(context, &packed, input, Sum::ADD, &mut of_weights).unwrap();
+            packed.set_columns(context, gradient.transposed()).unwrap();
+            let mut squares = vec![f32::NAN; rows * rows];
+            let left = View::new(&gradient_columns, rows, tokens).unwrap();
+            multiply_narrow(context, left, &packed, Sum::SET, &mut squares).unwrap();
             if format == Format::Q4_0 {
                 let mut bytes = PackedBytes::default();
                 bytes.set(context, gradient).unwrap();
                 multiply_bytes(context, &bytes, &weights, Sum::ADD, &mut back).unwrap();
             }
-            [forward, back, of_weights].concat()
+            [forward, back, of_weights, squares].concat()
         });
     }
 }

@@ -47,26 +47,28 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         let (rows, sizes) = (self.rows(), self.config.layer(layer));
         let place = |part, linear| Place { layer, part, linear };
-        products.base.packed.set(self.context, View::new(input, rows, self.config.embedding_length)?)?;
         let Saved { query, key, value, attended, logarithms, low, .. } = saved;
         let query = &mut query[..rows * sizes.query_width()];
         let key = &mut key[..rows * sizes.key_width()];
         let value = &mut value[..rows * sizes.value_width()];
         let attended = &mut attended[..rows * sizes.attended_width()];
         let logarithms = &mut logarithms[..rows * sizes.heads];
-        self.project(place(Part::Query, &weights.query), input, products, &mut low[Part::Query as usize], query)?;
         let [key_map, value_map] = weights.own()?;
+        let entries = [&weights.query, key_map, value_map].map(|linear| &linear.matrix);
+        self.arrange(&entries, View::new(input, rows, self.config.embedding_length)?, &mut products.base)?;
+        self.project(place(Part::Query, &weights.query), input, products, &mut low[Part::Query as usize], query)?;
         self.project(place(Part::Key, key_map), input, products, &mut low[Part::Key as usize], key)?;
         self.project(place(Part::Value, value_map), input, products, &mut low[Part::Value as usize], value)?;
         self.seen(&sizes, weights, (query, key), heads)?;
         let seen = (&heads.query[..query.len()], &heads.key[..key.len()], &*value);
         attention_forward(self.context, &self.shape(&sizes, weights), seen, attended, logarithms)?;
-        products.base.packed.set(self.context, View::new(attended, rows, sizes.attended_width())?)?;
         let low = &mut low[Part::Output as usize];
-        match output {
-            Some(output) => self.project(place(Part::Output, &weights.output), attended, products, low, output),
-            None => self.project_low(place(Part::Output, &weights.output), products, low),
-        }
+        let Some(output) = output else {
+            return self.project_low(place(Part::Output, &weights.output), attended, products, low);
+        };
+        let attended_rows = View::new(attended, rows, sizes.attended_width())?;
+        self.arrange(&[&weights.output.matrix], attended_rows, &mut products.base)?;
+        self.project(place(Part::Output, &weights.output), attended, products, low, output)
     }
 
     fn shape<'a>(&'a self, sizes: &LayerConfig, weights: &'a HeadAttention) -> AttentionShape<'a> {

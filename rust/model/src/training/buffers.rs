@@ -4,9 +4,9 @@ use llamacpu_kernels::backward::{Packed, PackedBytes};
 use llamacpu_kernels::matmul::{InputBuffers, Matrix};
 
 use super::adapters::{Adapters, Part};
+use super::floats::Floats;
 use super::shape::TrainerShape;
 use crate::config::{Config, Norms};
-use crate::error::zeroed;
 use crate::rotations::Angles;
 use crate::{Error, Model};
 
@@ -20,48 +20,49 @@ const PURPOSE: &str = "activations; train on fewer tokens at a time";
 #[derive(Default)]
 pub(super) struct Saved {
     /// heads × key size, before norm and rotation
-    pub(super) query: Vec<f32>,
+    pub(super) query: Floats,
     /// key and value heads × key size, before norm and rotation
-    pub(super) key: Vec<f32>,
+    pub(super) key: Floats,
     /// key and value heads × value size
-    pub(super) value: Vec<f32>,
+    pub(super) value: Floats,
     /// heads × value size
-    pub(super) attended: Vec<f32>,
+    pub(super) attended: Floats,
     /// heads
-    pub(super) logarithms: Vec<f32>,
+    pub(super) logarithms: Floats,
     /// embedding: the stream between attention and the feed-forward network
-    pub(super) middle: Vec<f32>,
+    pub(super) middle: Floats,
     /// feed-forward
-    pub(super) gate: Vec<f32>,
+    pub(super) gate: Floats,
     /// feed-forward
-    pub(super) up: Vec<f32>,
+    pub(super) up: Floats,
     /// embedding: what the norms behind attention and the feed-forward network normalize, if there are any
-    pub(super) behind: [Vec<f32>; 2],
+    pub(super) behind: [Floats; 2],
     /// rank: the products of the A of every part
-    pub(super) low: [Vec<f32>; Part::ALL.len()],
+    pub(super) low: [Floats; Part::ALL.len()],
 }
 
 /// Intermediate results; each holds tokens × the width given in its comment.
 #[derive(Default)]
 pub(super) struct Work {
     /// embedding
-    pub(super) normed: Vec<f32>,
+    pub(super) normed: Floats,
     /// embedding
-    pub(super) branch: Vec<f32>,
+    pub(super) branch: Floats,
     /// heads × key size, as attention sees them
-    pub(super) query: Vec<f32>,
+    pub(super) query: Floats,
     /// key and value heads × key size, as attention sees them
-    pub(super) key: Vec<f32>,
+    pub(super) key: Floats,
     /// heads × the larger head size: gradients of queries, and of what they attend to
-    pub(super) wide: [Vec<f32>; 2],
+    pub(super) wide: [Floats; 2],
     /// key and value heads × key size: a gradient
-    pub(super) of_key: Vec<f32>,
+    pub(super) of_key: Floats,
     /// key and value heads × value size: a gradient
-    pub(super) of_value: Vec<f32>,
-    /// feed-forward: the input of the last matrix, and a gradient
-    pub(super) inner: [Vec<f32>; 2],
+    pub(super) of_value: Floats,
+    /// Twice feed-forward: the input of the last matrix, and a gradient. The loss, which comes between the layers' two passes,
+    /// has its logits there: rows of logits at a time × vocabulary.
+    pub(super) shared: Floats,
     /// rank
-    pub(super) low: Vec<f32>,
+    pub(super) low: Floats,
     pub(super) packed: Packed,
     pub(super) packed_low: Packed,
     pub(super) bytes: PackedBytes,
@@ -74,21 +75,18 @@ pub(super) struct Buffers {
     pub(super) capacity: usize,
     pub(super) work: Work,
     /// embedding: the stream before every layer, and behind the last one
-    pub(super) streams: Vec<Vec<f32>>,
+    pub(super) streams: Vec<Floats>,
     /// Of the layers that keep them, the last ones; and, as the first, of whichever layer is being done.
     pub(super) saved: Vec<Saved>,
     /// embedding: the gradient with respect to the stream
-    pub(super) gradient: Vec<f32>,
+    pub(super) gradient: Floats,
     /// embedding: the gradient with respect to the input of a block
-    pub(super) of_input: Vec<f32>,
-    /// embedding: the normalized states that have a target, and the gradient with respect to them
-    pub(super) ends: [Vec<f32>; 2],
+    pub(super) of_input: Floats,
     /// rank: the numbers of the tokens, if the embeddings have an adapter
-    pub(super) embedded: Vec<f32>,
+    pub(super) embedded: Floats,
     /// Rows of logits at a time × rank: the product of A, if the output matrix has an adapter.
-    pub(super) output_low: Vec<f32>,
-    /// Rows of logits at a time × vocabulary.
-    pub(super) logits: Vec<f32>,
+    pub(super) output_low: Floats,
+    /// Rows of logits at a time.
     pub(super) logit_rows: usize,
     pub(super) nbytes: usize,
 }
@@ -127,7 +125,7 @@ impl Widths {
 }
 
 /// Visits every buffer with the number of its elements: to add them up, or to allocate them.
-type Visit<'a> = &'a mut dyn FnMut(&mut Vec<f32>, Option<usize>) -> Result<(), Error>;
+type Visit<'a> = &'a mut dyn FnMut(&mut Floats, Option<usize>) -> Result<(), Error>;
 
 impl Saved {
     fn visit(
@@ -162,8 +160,7 @@ impl Saved {
 
 impl Work {
     fn visit(&mut self, widths: &Widths, tokens: usize, visit: Visit) -> Result<(), Error> {
-        let Self { normed, branch, query, key, wide: [first, second], of_key, of_value, inner, low, .. } = self;
-        let [inner, of_inner] = inner;
+        let Self { normed, branch, query, key, wide: [first, second], of_key, of_value, low, .. } = self;
         let wide = widths.query.max(widths.attended);
         for (buffer, width) in [
             (normed, widths.embedding),
@@ -174,8 +171,6 @@ impl Work {
             (second, wide),
             (of_key, widths.key),
             (of_value, widths.value),
-            (inner, widths.inner),
-            (of_inner, widths.inner),
             (low, widths.rank),
         ] {
             visit(buffer, tokens.checked_mul(width))?;
@@ -189,7 +184,7 @@ impl Buffers {
         let mut buffers = Self::empty(config, shape);
         buffers.nbytes = buffers.plan(config, adapters, shape)?;
         buffers.visit(config, adapters, shape, &mut |buffer, len| {
-            *buffer = zeroed(len, PURPOSE)?;
+            *buffer = Floats::zeroed(len, PURPOSE)?;
             Ok(())
         })?;
         Ok(buffers)
@@ -202,14 +197,12 @@ impl Buffers {
         Self {
             capacity: shape.tokens,
             work: Work::default(),
-            streams: (0..=config.layers).map(|_| Vec::new()).collect(),
+            streams: (0..=config.layers).map(|_| Floats::default()).collect(),
             saved: (0..=shape.kept_layers.min(config.layers)).map(|_| Saved::default()).collect(),
-            gradient: Vec::new(),
-            of_input: Vec::new(),
-            ends: [Vec::new(), Vec::new()],
-            embedded: Vec::new(),
-            output_low: Vec::new(),
-            logits: Vec::new(),
+            gradient: Floats::default(),
+            of_input: Floats::default(),
+            embedded: Floats::default(),
+            output_low: Floats::default(),
             logit_rows,
             nbytes: 0,
         }
@@ -219,15 +212,16 @@ impl Buffers {
         let (tokens, widths) = (shape.tokens, Widths::new(config, shape.rank));
         self.work.visit(&widths, tokens, visit)?;
         let of_stream = tokens.checked_mul(widths.embedding);
-        let [ends, of_ends] = &mut self.ends;
-        let more = [&mut self.gradient, &mut self.of_input, ends, of_ends];
+        let more = [&mut self.gradient, &mut self.of_input];
         for buffer in self.streams.iter_mut().chain(more) {
             visit(buffer, of_stream)?;
         }
         let rank = |adapted: bool| if adapted { widths.rank } else { 0 };
         visit(&mut self.embedded, tokens.checked_mul(rank(adapters.of_embedding().is_some())))?;
         visit(&mut self.output_low, self.logit_rows.checked_mul(rank(adapters.of_output().is_some())))?;
-        visit(&mut self.logits, self.logit_rows.checked_mul(config.vocab_size))?;
+        let inner = tokens.checked_mul(widths.inner).and_then(|inner| inner.checked_mul(2));
+        let logits = self.logit_rows.checked_mul(config.vocab_size);
+        visit(&mut self.work.shared, inner.zip(logits).map(|(inner, logits)| inner.max(logits)))?;
         let adapted = |part: Part| (0..config.layers).any(|layer| adapters.of(layer, part).is_some());
         // If all layers keep their activations, none needs the first place.
         let first = usize::from(self.saved.len() > config.layers);
@@ -246,9 +240,10 @@ impl Buffers {
         let widest = widths.inner.max(widths.query).max(widths.attended).max(widths.embedding);
         let packed = Packed::nbytes(shape.tokens, widest)
             .max(Packed::nbytes(self.logit_rows, config.vocab_size))
-            .max(if adapters.of_output().is_some() { Packed::nbytes(config.vocab_size, self.logit_rows) } else { 0 })
             .max(Packed::nbytes(widest, shape.tokens));
-        let low = Packed::nbytes(shape.tokens, shape.rank).max(Packed::nbytes(shape.rank, shape.tokens));
+        let output = if adapters.of_output().is_some() { config.vocab_size } else { 0 };
+        let low = Packed::nbytes(shape.tokens, shape.rank)
+            .max(Packed::nbytes(shape.rank, shape.tokens.max(widest).max(output)));
         let widest = [(shape.tokens, widest), (self.logit_rows, config.vocab_size)];
         // Inputs of the forward pass are rounded to bytes as well, in about as much memory.
         let bytes = widest.map(|(rows, columns)| PackedBytes::nbytes(rows, columns)).into_iter().max().unwrap_or(0);

@@ -24,7 +24,9 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         let (rows, width) = (self.rows(), network.up.rows());
         let place = |part, linear| Place { layer, part, linear };
-        products.base.packed.set(self.context, View::new(input, rows, self.config.embedding_length)?)?;
+        let entries = [Some(&network.up), network.gate.as_ref()];
+        let entries: Vec<_> = entries.into_iter().flatten().map(|linear| &linear.matrix).collect();
+        self.arrange(&entries, View::new(input, rows, self.config.embedding_length)?, &mut products.base)?;
         if let Some(gate) = &network.gate {
             let low = &mut saved.low[Part::Gate as usize];
             self.project(place(Part::Gate, gate), input, products, low, &mut saved.gate[..rows * width])?;
@@ -33,12 +35,12 @@ impl Run<'_> {
         self.project(place(Part::Up, &network.up), input, products, low, &mut saved.up[..rows * width])?;
         let inner = &mut inner[..rows * width];
         self.inner(network, saved, inner)?;
-        products.base.packed.set(self.context, View::new(inner, rows, width)?)?;
         let low = &mut saved.low[Part::Down as usize];
-        match output {
-            Some(output) => self.project(place(Part::Down, &network.down), inner, products, low, output),
-            None => self.project_low(place(Part::Down, &network.down), products, low),
-        }
+        let Some(output) = output else {
+            return self.project_low(place(Part::Down, &network.down), inner, products, low);
+        };
+        self.arrange(&[&network.down.matrix], View::new(inner, rows, width)?, &mut products.base)?;
+        self.project(place(Part::Down, &network.down), inner, products, low, output)
     }
 
     /// The input of the last matrix: `function(gate) * up`.

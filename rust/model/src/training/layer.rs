@@ -38,9 +38,7 @@ impl Run<'_> {
         (saved, work): (&mut Saved, &mut Work),
         output: Option<&mut [f32]>,
     ) -> Result<(), Error> {
-        let Work {
-            normed, branch, query, key, inner: [inner, _], low, packed, packed_low, bytes, inputs, angles, ..
-        } = work;
+        let Work { normed, branch, query, key, shared, low, packed, packed_low, bytes, inputs, angles, .. } = work;
         let (normed, branch) = (&mut normed[..input.len()], &mut branch[..input.len()]);
         let products = &mut Products { base: Base { packed, bytes, inputs }, packed_low, low };
         self.normalized(weights.attention_norm.as_ref(), input, normed)?;
@@ -60,7 +58,7 @@ impl Run<'_> {
             // The product is needed for the output, and by a norm behind it.
             let wanted = output.is_some() || weights.feed_forward_output_norm.is_some();
             let result = wanted.then_some(&mut *branch);
-            self.feed_forward((index, network), normed, saved, (inner, products), result)?;
+            self.feed_forward((index, network), normed, saved, (shared, products), result)?;
             if wanted {
                 // Without an output, only what the norm needs is computed: the stream goes to a buffer that is free.
                 let stream = output.unwrap_or(normed);
@@ -143,7 +141,7 @@ impl Run<'_> {
             wide,
             of_key,
             of_value,
-            inner,
+            shared,
             low,
             packed,
             packed_low,
@@ -164,8 +162,9 @@ impl Run<'_> {
             let norm = if parallel { attention_norm } else { weights.feed_forward_norm.as_ref() };
             let entry = if parallel { input } else { &middle[..input.len()] };
             self.normalized(norm, entry, normed)?;
-            let [inner, of_inner] = inner;
-            let buffers = (&mut inner[..], &mut of_inner[..], &mut *products);
+            let half = shared.len() / 2;
+            let (inner, of_inner) = shared.split_at_mut(half);
+            let buffers = (inner, of_inner, &mut *products);
             let wanted = (!first || attends && !parallel).then_some(&mut *of_input);
             let known = (&*normed, &*branch);
             self.feed_forward_back((index, network), known, saved, buffers, gradients, wanted)?;

@@ -1,6 +1,8 @@
 //! Linear maps with their adapters: `y = W x + b + scale · B A x`, and its gradients.
 
-use llamacpu_kernels::backward::{Packed, PackedBytes, Right, Sum, View, add_bias, multiply, multiply_bytes};
+use llamacpu_kernels::backward::{
+    Packed, PackedBytes, Right, Sum, View, add_bias, multiply, multiply_bytes, multiply_narrow, multiply_turned,
+};
 use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix, matmul};
 
 use super::adapters::{Part, Target};
@@ -24,7 +26,15 @@ pub(super) struct Products<'a> {
 }
 
 impl Run<'_> {
-    /// Sets `output` to the product of the matrix and every row of `input`, which `base.packed` holds as well.
+    /// Arranges the input of products with these matrices, if any of them is multiplied in floats.
+    pub(super) fn arrange(&self, matrices: &[&Matrix], input: View, base: &mut Base) -> Result<(), Error> {
+        if self.exact || matrices.iter().any(|matrix| !matrix.is_quantized()) {
+            base.packed.set(self.context, input)?;
+        }
+        Ok(())
+    }
+
+    /// Sets `output` to the product of the matrix and every row of `input`, for which `arrange` has been called.
     pub(super) fn forward(
         &self,
         matrix: &Matrix,
@@ -65,7 +75,8 @@ pub(super) struct Place<'a> {
 }
 
 impl Run<'_> {
-    /// Sets `output` to the map of the rows of `input`, which `products.base.packed` holds as well. Keeps `A x` in `low` if there is an adapter.
+    /// Sets `output` to the map of the rows of `input`, for which `arrange` has been called. Keeps `A x` in `low` if there is
+    /// an adapter.
     pub(super) fn project(
         &self,
         Place { layer, part, linear }: Place,
@@ -80,7 +91,7 @@ impl Run<'_> {
             add_bias(context, output, bias)?;
         }
         let Some(target) = self.adapters.of(layer, part) else { return Ok(()) };
-        self.adapt(target, products, &mut low[..self.rows() * self.adapters.rank], output)
+        self.adapt(target, input, products, (&mut low[..self.rows() * self.adapters.rank], output))
     }
 
     /// From the gradient with respect to the output: adds the gradients of the adapter, and sets or adds to `of_input`
@@ -112,18 +123,25 @@ impl Run<'_> {
 }
 
 impl Run<'_> {
-    /// Adds to `output` the product of an adapter and the rows that `products.base.packed` holds. Sets `low` to `A x`.
+    /// Adds to `output` the product of an adapter and the rows of `input`. Sets `low` to `A x`.
     pub(super) fn adapt(
         &self,
         target: &Target,
+        input: &[f32],
         products: &mut Products,
-        low: &mut [f32],
-        output: &mut [f32],
+        (low, output): (&mut [f32], &mut [f32]),
     ) -> Result<(), Error> {
-        let rank = self.adapters.rank;
-        let a = View::new(&self.parameters[self.adapters.ranges(target).0], rank, target.columns)?.transposed();
-        multiply(self.context, products.base.packed, Right::Numbers(a), Sum::SET, low)?;
+        self.lower(target, input, products.packed_low, low)?;
         self.raise((target, self.adapters.scale), products.packed_low, low, output)
+    }
+
+    /// Sets `low` to the product of A and the rows of `input`.
+    fn lower(&self, target: &Target, input: &[f32], packed: &mut Packed, low: &mut [f32]) -> Result<(), Error> {
+        let rank = self.adapters.rank;
+        let a = View::new(&self.parameters[self.adapters.ranges(target).0], rank, target.columns)?;
+        packed.set_columns(self.context, a)?;
+        let input = View::new(input, low.len() / rank, target.columns)?;
+        Ok(multiply_narrow(self.context, input, packed, Sum::SET, low)?)
     }
 
     /// Adds to `output` the product of B, a factor and the rows of `low`.
@@ -153,17 +171,17 @@ impl Run<'_> {
         let rows = low.len() / rank;
         let (a, b) = self.adapters.ranges(target);
         let between = &mut products.low[..low.len()];
-        products.base.packed.set(context, gradient)?;
-        let weights = Right::Numbers(View::new(&self.parameters[b.clone()], target.rows, rank)?);
-        multiply(context, products.base.packed, weights, Sum { scale, add: false }, between)?;
+        let weights = View::new(&self.parameters[b.clone()], target.rows, rank)?.transposed();
+        products.packed_low.set_columns(context, weights)?;
+        multiply_narrow(context, gradient, products.packed_low, Sum { scale, add: false }, between)?;
         if let Some(input) = input {
             products.packed_low.set(context, View::new(between, rows, rank)?.transposed())?;
             let input = Right::Numbers(View::new(input, rows, target.columns)?);
             multiply(context, products.packed_low, input, Sum::ADD, &mut gradients[a])?;
         }
-        products.base.packed.set(context, gradient.transposed())?;
-        let low = Right::Numbers(View::new(low, rows, rank)?);
-        Ok(multiply(context, products.base.packed, low, Sum { scale, add: true }, &mut gradients[b])?)
+        products.packed_low.set(context, View::new(low, rows, rank)?.transposed())?;
+        let gradient = Right::Numbers(gradient);
+        Ok(multiply_turned(context, products.packed_low, gradient, Sum { scale, add: true }, &mut gradients[b])?)
     }
 
     /// Adds to `of_input` what follows from the gradient with respect to `A x` that `adapter_back` has left.
@@ -182,17 +200,15 @@ impl Run<'_> {
 }
 
 impl Run<'_> {
-    /// Only `A x` of the rows that `products.base.packed` holds, where the output itself is not needed.
+    /// Only `A x` of the rows of `input`, where the output itself is not needed.
     pub(super) fn project_low(
         &self,
         Place { layer, part, .. }: Place,
+        input: &[f32],
         products: &mut Products,
         low: &mut [f32],
     ) -> Result<(), Error> {
         let Some(target) = self.adapters.of(layer, part) else { return Ok(()) };
-        let rank = self.adapters.rank;
-        let a = View::new(&self.parameters[self.adapters.ranges(target).0], rank, target.columns)?.transposed();
-        let low = &mut low[..self.rows() * rank];
-        Ok(multiply(self.context, products.base.packed, Right::Numbers(a), Sum::SET, low)?)
+        self.lower(target, input, products.packed_low, &mut low[..self.rows() * self.adapters.rank])
     }
 }

@@ -9,10 +9,13 @@ use crate::Error;
 use crate::norms::{normalize, rows_norm};
 use crate::weights::Weights;
 
-/// Buffers of the loss; see `Buffers`.
+/// Buffers of the loss, which are those of layers at other times; see `Work`. Each holds tokens × the width given in its comment.
 pub(super) struct Ends<'a> {
+    /// embedding: the normalized states that have a target
     pub(super) states: &'a mut [f32],
+    /// embedding: the gradient with respect to them
     pub(super) gradients: &'a mut [f32],
+    /// Rows of logits at a time × vocabulary.
     pub(super) logits: &'a mut [f32],
     pub(super) logit_rows: usize,
     /// Rows of logits × rank, if the output matrix has an adapter.
@@ -58,14 +61,14 @@ impl Run<'_> {
             let logits = &mut logits[..some.len() * config.vocab_size];
             let mut losses = vec![0.0; some.len()];
             let input = &states[first * width..][..some.len() * width];
-            products.base.packed.set(context, View::new(input, some.len(), width)?)?;
+            self.arrange(&[&*output.matrix], View::new(input, some.len(), width)?, &mut products.base)?;
             self.forward(&output.matrix, input, some.len(), &mut products.base, logits)?;
             if let Some(bias) = &output.bias {
                 add_bias(context, logits, bias)?;
             }
             let low = &mut low[..adapter.map_or(0, |_| some.len() * self.adapters.rank)];
             if let Some(target) = adapter {
-                self.adapt(target, &mut products, low, logits)?;
+                self.adapt(target, input, &mut products, (low, logits))?;
             }
             self.scaled(logits, config.logit_scale)?;
             if cap > 0.0 {

@@ -54,7 +54,7 @@ impl Kernel for Backward<'_> {
                 unsafe {
                     tiles.scores::<L>(set, (first, rows), &keys, scores, left, right, spare)?;
                     let numbers = SharedSlice::new(slopes);
-                    let target = Target { numbers: &numbers, start: 0, stride: SIDE, scale: 1.0 };
+                    let target = Target { numbers: &numbers, start: 0, stride: SIDE, scale: 1.0, turned: false };
                     let values = tiles.value_rows(&keys).transposed();
                     multiply_small::<L>(set, gradients, values, target, false, (left, right, spare))?;
                 }
@@ -102,7 +102,7 @@ fn target<'a>(
     scale: f32,
 ) -> Target<'a> {
     let stride = heads * size;
-    Target { numbers, start: (tiles.tokens.start + first) * stride + head * size, stride, scale }
+    Target { numbers, start: (tiles.tokens.start + first) * stride + head * size, stride, scale, turned: false }
 }
 
 /// Sets the gradients of the head to 0, and those of its keys and values if it is their first.

@@ -84,7 +84,7 @@ impl<'a> Tiles<'a> {
         spare: &mut Vec<f32>,
     ) -> Result<(), Error> {
         let numbers = SharedSlice::new(scores);
-        let target = Target { numbers: &numbers, start: 0, stride: SIDE, scale: self.shape.scale };
+        let target = Target { numbers: &numbers, start: 0, stride: SIDE, scale: self.shape.scale, turned: false };
         let (queries, keys) = (self.queries(first, rows), self.key_rows(keys).transposed());
         // SAFETY: the scores are borrowed.
         unsafe { multiply_small::<L>(set, queries, keys, target, false, (left, right, spare)) }
@@ -108,7 +108,7 @@ impl<'a> Tiles<'a> {
     ) -> Result<(), Error> {
         let stride = self.shape.heads * self.shape.value_size;
         let start = (self.tokens.start + first) * stride + offset;
-        let target = Target { numbers: output, start, stride, scale: 1.0 };
+        let target = Target { numbers: output, start, stride, scale: 1.0, turned: false };
         let weights = View::part(weights, (0, rows), (0, keys.len()), SIDE);
         // SAFETY: promised by the caller.
         unsafe { multiply_small::<L>(set, weights, self.value_rows(keys), target, true, (left, right, spare)) }
