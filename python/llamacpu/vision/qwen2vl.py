@@ -27,6 +27,11 @@ def qwen2vl(file: GGUFFile, kind: str) -> VisionSettings:
         activation = "silu"
     elif metadata.flag("clip.use_gelu", False):
         activation = "gelu"
+    if not newer:
+        # Converters write the width of the language model as that of these networks.
+        up = fields.get("feed_forward_up", "ffn_up")
+        rows = next((tensor.shape[-1] for tensor in file.tensors if tensor.name == f"v.blk.0.{up}.weight"), 0)
+        fields["feed_forward"] = rows or fields["feed_forward"]
     native = VisionConfig(
         **fields | {"image_size": 0},
         norm="rms" if newer else "layer",
