@@ -151,7 +151,7 @@ fn activations_are_the_formulas() {
                     Activation::Tanh | Activation::Sigmoid | Activation::Silu => 3.0,
                     Activation::Gelu => 6.0,
                     Activation::GeluTanh | Activation::GeluSigmoid => {
-                        3.0 + if *x < 0.0 { 4.0 * f64::from(x.abs().max(x.abs().powi(3) / 10.0)) } else { 0.0 }
+                        4.0 + if *x < 0.0 { 4.0 * f64::from(x.abs().max(x.abs().powi(3) / 10.0)) } else { 0.0 }
                     }
                 };
                 let off = units_off(*got, expected);
