@@ -97,6 +97,8 @@ def test_the_pooling_of_siglip_is_left_out(tmp_path: Path, prefix: str) -> None:
         ("pixtral", lambda f: (f / "tokenizer_config.json").write_text("{}"), "no token .* row in the embedding"),
         ("pixtral", lambda f: vision(f, model_type="clip_vision_model"), "'clip_vision_model' cannot be converted"),
         ("llama4-vl", lambda f: vision(f, pixel_shuffle_ratio=0), "pixel_shuffle_ratio is 0"),
+        ("llama4-vl", lambda f: vision(f, rope_parameters={"rope_theta": 500000.0}), "rope_theta .* expected 10000"),
+        ("pixtral", lambda f: vision(f, rope_theta=500000.0, rope_parameters=None), "rope_theta .* expected 10000"),
         ("muse-glimmer-vl", lambda f: vision(f, patch_size=5), "is config.json sound"),
     ],
 )  # fmt: skip

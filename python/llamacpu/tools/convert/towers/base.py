@@ -82,6 +82,16 @@ class Tower(ABC):
             raise CheckpointError(f"config.json: {name} of vision_config is {value!r:.60}; expected a number")
         return value
 
+    def require_usual_rotation(self) -> None:
+        """Raise CheckpointError for another base of the rotary positions than the one that readers of files assume."""
+        found = self.config.get("rope_parameters") or self.config
+        base = found.get("rope_theta", 10000) if isinstance(found, dict) else found
+        if base != 10000:
+            raise CheckpointError(
+                f"config.json: rope_theta of vision_config is {base!r:.40}; expected 10000, since files of encoders "
+                "have no key for another"
+            )
+
     def tensors(self) -> Iterator[tuple[str, str, Array]]:
         """The tensors of the file: their names, those of the checkpoint, and the arrays.
 

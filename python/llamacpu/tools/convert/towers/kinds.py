@@ -50,6 +50,7 @@ class Llama4Tower(Tower):
         ratio = self.number("pixel_shuffle_ratio")
         if not 0 < ratio <= 1:
             raise CheckpointError(f"config.json: pixel_shuffle_ratio is {ratio}; expected a number up to 1")
+        self.require_usual_rotation()
         self.set_kind()
         self.set_epsilon(self.number("norm_eps"))
         self.keys.add("clip.vision.projector.scale_factor", int(1.0 / ratio), "uint32")
@@ -190,6 +191,7 @@ class PixtralTower(Tower):
 
     def set_parameters(self) -> None:
         super().set_parameters()
+        self.require_usual_rotation()
         self.set_kind()
         self.set_epsilon(self.number("layer_norm_eps", 1e-5))
         activation = self.config.get("hidden_act")
@@ -246,6 +248,8 @@ class Qwen2VlTower(Tower):
             if not full or steps - {full[0] + 1}:
                 raise CheckpointError(f"config.json: fullatt_block_indexes is {full!r:.60}; expected equal distances")
             self.keys.add("clip.vision.n_wa_pattern", full[0] + 1, "uint32")
+            if self.config.get("window_size", 112) != 112:
+                self.keys.add("clip.vision.window_size", self.integer("window_size"), "uint32")
         else:
             self.set_kind()
         self.set_epsilon(self.source.root.get("rms_norm_eps", 1e-6))
