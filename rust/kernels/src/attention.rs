@@ -42,8 +42,11 @@ use crate::math::{LANES, dispatch};
 use crate::memory::{grow, reserve};
 use crate::shared::{Pieces, SharedSlice};
 
-/// Rows (queries times query heads) of a piece of work: enough to amortize converting keys and values to floats.
-const QUERY_ROWS: usize = 64;
+/// Rows (queries times query heads) of a piece of work with heads of up to [`SMALL_HEAD`] elements, and with larger ones: enough
+/// to amortize converting keys and values to floats, few enough for the second-level cache, and a multiple of the tile.
+const QUERY_ROWS: [usize; 2] = [96, 60];
+/// See [`QUERY_ROWS`].
+const SMALL_HEAD: usize = 128;
 /// Pieces per thread below which long sequences are split.
 const BALANCE: usize = 4;
 
@@ -68,7 +71,8 @@ pub fn attention(
     for item in items.iter_mut() {
         let input = Input::new(layout, heads, item)?;
         let count = input.visible.len();
-        let step = (QUERY_ROWS / group).max(1);
+        let rows = QUERY_ROWS[usize::from(layout.key_size > SMALL_HEAD)];
+        let step = (rows / group).max(1);
         for head in 0..layout.kv_heads {
             for first in (0..count).step_by(step) {
                 let queries = first..(first + step).min(count);

@@ -74,13 +74,17 @@ pub(super) fn weigh<L: Lanes>(
     if !adjusted.selected.is_empty() {
         return weigh_selected::<L>(set, parts, first, adjusted.selected);
     }
-    let mut largest = [L::splat(set, f32::NEG_INFINITY); 2];
-    for pair in parts.chunks(2) {
-        for (largest, part) in largest.iter_mut().zip(pair) {
-            *largest = largest.max(L::load(set, part));
-        }
+    // Two variables: an array would be kept in memory.
+    let (mut even, mut odd) = (L::splat(set, f32::NEG_INFINITY), L::splat(set, f32::NEG_INFINITY));
+    let (pairs, last) = parts.as_chunks::<2>();
+    for [first, second] in pairs {
+        even = even.max(L::load(set, first));
+        odd = odd.max(L::load(set, second));
     }
-    let largest = largest[0].max(largest[1]).largest();
+    for part in last {
+        even = even.max(L::load(set, part));
+    }
+    let largest = even.max(odd).largest();
     let shift = L::splat(set, largest);
     let mut sum = L::zero(set);
     for part in parts {

@@ -201,6 +201,9 @@ impl Stored for StoredBytes {
 /// The first bytes, padded with zeros.
 #[inline(always)]
 fn padded<const BYTES: usize>(bytes: &[u8]) -> [u8; BYTES] {
+    if let Some(all) = bytes.first_chunk() {
+        return *all;
+    }
     let mut part = [0; BYTES];
     let count = bytes.len().min(BYTES);
     part[..count].copy_from_slice(&bytes[..count]);

@@ -149,39 +149,64 @@ impl Kernel for QuantizeTile<'_, '_> {
     fn run<L: Lanes>(self, set: L::Set) {
         let Self { input, stride, width, columns, order, tile } = self;
         for (column, row) in input.chunks(stride.max(1)).take(columns).enumerate() {
-            for (index, values) in row[..width].as_chunks::<32>().0.iter().enumerate() {
-                let block = quantize_block::<L>(set, values);
-                tile.scales[index * columns + column] = block.scale;
-                let to = &mut tile.quants[index * 8 * columns..][..8 * columns];
-                for (group, four) in block.quants.as_chunks::<4>().0.iter().enumerate() {
-                    let at = match order {
-                        Order::Groups => group * columns + column,
-                        Order::PairsOfGroups => (group / 2 * columns + column) * 2 + group % 2,
-                        Order::Columns => column * 8 + group,
-                    };
-                    to[at] = i32::from_ne_bytes(*four);
+            for (number, some) in row[..width].as_chunks::<32>().0.chunks(LANES).enumerate() {
+                let blocks = quantize_blocks::<L>(set, some);
+                let (first, place) = (number * LANES, (columns, column));
+                for (lane, quants) in blocks.quants[..some.len()].iter().enumerate() {
+                    let index = first + lane;
+                    tile.scales[index * columns + column] = blocks.scales[lane];
+                    store_quants(quants, place, order, &mut tile.quants[index * 8 * columns..][..8 * columns]);
                 }
                 for variant in tile.variants.iter_mut() {
-                    let [first, second] = block.sums;
-                    let parts = variant.needs.parts;
-                    let found = if parts == 1 { &[first + second][..] } else { &[first, second][..] };
-                    for (part, sum) in found.iter().enumerate() {
-                        let at = (index * parts + part) * columns + column;
-                        variant.starts[at] = match variant.needs.form {
-                            Form::Halves => half_starts(&block.quants, parts, part, variant.needs.zero),
-                            _ => -variant.needs.zero * *sum as i32,
-                        };
-                        variant.sums[at] = *sum * block.scale;
-                    }
-                    if variant.needs.form == Form::Words {
-                        let to = &mut variant.words[index * 16 * columns..][..16 * columns];
-                        store_words(&block.quants, columns, column, to);
-                    }
+                    store_variant(&blocks, (first, some.len()), place, variant);
                 }
             }
         }
         for variant in tile.variants.iter_mut().filter(|variant| variant.needs.pairs) {
             pair_sums(variant, columns);
+        }
+    }
+}
+
+/// Stores the quants of a block of one of `columns` tokens.
+#[inline(always)]
+fn store_quants(quants: &[u8; 32], (columns, column): (usize, usize), order: Order, to: &mut [i32]) {
+    for (group, four) in quants.as_chunks::<4>().0.iter().enumerate() {
+        let at = match order {
+            Order::Groups => group * columns + column,
+            Order::PairsOfGroups => (group / 2 * columns + column) * 2 + group % 2,
+            Order::Columns => column * 8 + group,
+        };
+        to[at] = i32::from_ne_bytes(*four);
+    }
+}
+
+/// Stores what depends on the weights for the `count` blocks of a token from block `first` on.
+#[inline(always)]
+fn store_variant(
+    blocks: &Blocks,
+    (first, count): (usize, usize),
+    (columns, column): (usize, usize),
+    variant: &mut Variant<&mut [i32], &mut [f32]>,
+) {
+    let Needs { zero, parts, form, .. } = variant.needs;
+    for part in 0..parts {
+        let start = (first * parts + part) * columns + column;
+        for lane in 0..count {
+            let [low, high] = [blocks.sums[0][lane], blocks.sums[1][lane]];
+            let sum = if parts == 1 { low + high } else { [low, high][part] };
+            let at = start + lane * parts * columns;
+            variant.sums[at] = sum * blocks.scales[lane];
+            variant.starts[at] = match form {
+                Form::Halves => half_starts(&blocks.quants[lane], parts, part, zero),
+                _ => -zero * sum as i32,
+            };
+        }
+    }
+    if form == Form::Words {
+        for (lane, quants) in blocks.quants[..count].iter().enumerate() {
+            let to = &mut variant.words[(first + lane) * 16 * columns..][..16 * columns];
+            store_words(quants, columns, column, to);
         }
     }
 }
@@ -239,14 +264,14 @@ fn pair_sums(variant: &mut Variant<&mut [i32], &mut [f32]>, columns: usize) {
     }
 }
 
-/// A quantized block.
-pub(super) struct Block {
+/// Up to sixteen quantized blocks.
+pub(super) struct Blocks {
     /// Signed bytes.
-    pub(super) quants: [u8; 32],
+    pub(super) quants: [[u8; 32]; LANES],
     /// The value of a quant of 1.
-    pub(super) scale: f32,
+    pub(super) scales: [f32; LANES],
     /// Sums of the first and the last 16 quants; exact integers.
-    sums: [f32; 2],
+    sums: [[f32; LANES]; 2],
 }
 
 /// The quants that the largest magnitude of a block may become.
@@ -255,47 +280,126 @@ const LEVELS: [f32; 4] = [127.0, 126.0, 125.0, 124.0];
 /// 2^-100.
 const SMALLEST: f32 = f32::from_bits(27 << 23);
 
-/// Quantizes 32 values.
+/// Quantizes at most sixteen blocks, each in a lane of its own: then a sum over a block, whose order is that of [`Lanes::sum`],
+/// is as many additions of vectors for all of them as it would be of numbers for one.
 ///
 /// No closures: unless they are inlined, they are compiled without the instruction set of the enclosing function, and
 /// every operation becomes a call.
 #[inline(always)]
-pub(super) fn quantize_block<L: Lanes>(set: L::Set, values: &[f32; 32]) -> Block {
-    let (halves, _) = values.as_chunks::<LANES>();
-    let (first, second) = (L::load(set, &halves[0]), L::load(set, &halves[1]));
-    let largest = L::zero(set).sub(first).max(first).max(L::zero(set).sub(second).max(second)).largest();
-    let magic = L::splat(set, MAGIC);
-    let mut errors = [0.0; 4];
-    for index in 0..4 {
-        let inverse = L::splat(set, LEVELS[index] / largest);
-        let (first, second) = (first.mul(inverse), second.mul(inverse));
-        let first = first.sub(first.add(magic).sub(magic));
-        let second = second.sub(second.add(magic).sub(magic));
-        errors[index] = second.fma(second, first.mul(first)).sum() * (1.0 / (LEVELS[index] * LEVELS[index]));
+pub(super) fn quantize_blocks<L: Lanes>(set: L::Set, blocks: &[[f32; 32]]) -> Blocks {
+    let mut values = [L::zero(set); 32];
+    for half in 0..2 {
+        let mut square = [L::zero(set); LANES];
+        for (lane, block) in square.iter_mut().zip(blocks) {
+            *lane = L::load(set, &block.as_chunks::<LANES>().0[half]);
+        }
+        values[half * LANES..][..LANES].copy_from_slice(&L::transpose(square));
     }
-    // An infinity or a NaN makes the errors NaN; so do magnitudes too small for a reciprocal.
-    if !(largest >= SMALLEST && errors[0] >= 0.0) {
-        let finite = values.iter().all(|value| value.is_finite());
-        return Block { quants: [0; 32], scale: if finite { 0.0 } else { f32::NAN }, sums: [0.0; 2] };
+    let mut largest = L::zero(set);
+    for value in values {
+        largest = L::zero(set).sub(value).max(value).max(largest);
     }
-    let mut best = 0;
-    for index in 1..4 {
-        if errors[index] < errors[best] {
-            best = index;
+    let mut first_error = L::zero(set);
+    let mut best = (L::zero(set), L::zero(set), L::zero(set));
+    for (index, level) in LEVELS.into_iter().enumerate() {
+        let inverse = L::splat(set, level).div(largest);
+        let error = tree::<L, Errors>(set, &values, inverse).mul(L::splat(set, 1.0 / (level * level)));
+        if index == 0 {
+            first_error = error;
+            best = (error, inverse, L::splat(set, level));
+        } else {
+            let inverse = error.select_below(best.0, inverse, best.1);
+            let level = error.select_below(best.0, L::splat(set, level), best.2);
+            best = (error.select_below(best.0, error, best.0), inverse, level);
         }
     }
-    let inverse = L::splat(set, LEVELS[best] / largest);
-    let (first, second) = (first.mul(inverse), second.mul(inverse));
-    let shifted = (first.add(magic), second.add(magic));
-    let rounded = (shifted.0.sub(magic), shifted.1.sub(magic));
-    let mut quants = [0; 32];
-    let (bytes, _) = quants.as_chunks_mut::<LANES>();
-    shifted.0.store_low_bytes(&mut bytes[0]);
-    shifted.1.store_low_bytes(&mut bytes[1]);
-    let products = second.fma(rounded.1, first.mul(rounded.0)).sum();
+    let (_, inverse, level) = best;
+    let products = tree::<L, Products>(set, &values, inverse);
     // At least `level²`; an integer below 2^24, so it is exact in any order.
-    let squares = rounded.1.fma(rounded.1, rounded.0.mul(rounded.0)).sum();
-    Block { quants, scale: products / squares * (largest / LEVELS[best]), sums: [rounded.0.sum(), rounded.1.sum()] }
+    let squares = tree::<L, Squares>(set, &values, inverse);
+    let mut found = Blocks { quants: [[0; 32]; LANES], scales: [0.0; LANES], sums: [[0.0; LANES]; 2] };
+    products.div(squares).mul(largest.div(level)).store(&mut found.scales);
+    for (half, sums) in values.as_chunks::<LANES>().0.iter().zip(&mut found.sums) {
+        let mut sum = L::zero(set);
+        for value in half {
+            sum = sum.add(rounded(set, value.mul(inverse)));
+        }
+        sum.store(sums);
+    }
+    let (largest, first_error, inverse) = (largest.to_array(), first_error.to_array(), inverse.to_array());
+    for (lane, block) in blocks.iter().enumerate().take(LANES) {
+        // An infinity or a NaN makes the errors NaN; so do magnitudes too small for a reciprocal.
+        if !(largest[lane] >= SMALLEST && first_error[lane] >= 0.0) {
+            let finite = block.iter().all(|value| value.is_finite());
+            found.scales[lane] = if finite { 0.0 } else { f32::NAN };
+            (found.sums[0][lane], found.sums[1][lane]) = (0.0, 0.0);
+            continue;
+        }
+        let inverse = L::splat(set, inverse[lane]);
+        let halves = block.as_chunks::<LANES>().0.iter().zip(found.quants[lane].as_chunks_mut::<LANES>().0);
+        for (values, bytes) in halves {
+            L::load(set, values).mul(inverse).add(L::splat(set, MAGIC)).store_low_bytes(bytes);
+        }
+    }
+    found
+}
+
+/// The nearest integers.
+#[inline(always)]
+fn rounded<L: Lanes>(set: L::Set, values: L) -> L {
+    values.add(L::splat(set, MAGIC)).sub(L::splat(set, MAGIC))
+}
+
+/// A term of a sum over a block: of two of its values, divided by the scale.
+trait Term {
+    fn of<L: Lanes>(set: L::Set, first: L, second: L) -> L;
+}
+
+/// Squared errors of rounding.
+struct Errors;
+/// Products of values and quants.
+struct Products;
+/// Squares of quants.
+struct Squares;
+
+impl Term for Errors {
+    #[inline(always)]
+    fn of<L: Lanes>(set: L::Set, first: L, second: L) -> L {
+        let (first, second) = (first.sub(rounded(set, first)), second.sub(rounded(set, second)));
+        second.fma(second, first.mul(first))
+    }
+}
+
+impl Term for Products {
+    #[inline(always)]
+    fn of<L: Lanes>(set: L::Set, first: L, second: L) -> L {
+        second.fma(rounded(set, second), first.mul(rounded(set, first)))
+    }
+}
+
+impl Term for Squares {
+    #[inline(always)]
+    fn of<L: Lanes>(set: L::Set, first: L, second: L) -> L {
+        let (first, second) = (rounded(set, first), rounded(set, second));
+        second.fma(second, first.mul(first))
+    }
+}
+
+/// The sum over each block, in the order of [`Lanes::sum`]: term `i` is that of values `i` and `i + 16`.
+#[inline(always)]
+fn tree<L: Lanes, T: Term>(set: L::Set, values: &[L; 32], inverse: L) -> L {
+    let mut sums = [L::zero(set); 8];
+    for (i, sum) in sums.iter_mut().enumerate() {
+        let first = T::of(set, values[i].mul(inverse), values[i + 16].mul(inverse));
+        let second = T::of(set, values[i + 8].mul(inverse), values[i + 24].mul(inverse));
+        *sum = first.add(second);
+    }
+    for step in [4, 2, 1] {
+        for i in 0..step {
+            sums[i] = sums[i].add(sums[i + step]);
+        }
+    }
+    sums[0]
 }
 
 #[cfg(test)]

@@ -1,34 +1,44 @@
 //! Rounding of blocks of activations, on every instruction set.
 
-use super::Block;
+use super::Blocks;
 use crate::cpu::Isa;
-use crate::math::{Kernel, Lanes, dispatch};
+use crate::math::{Kernel, LANES, Lanes, dispatch};
 
-struct One<'a>(&'a [f32; 32]);
+struct Some<'a>(&'a [[f32; 32]]);
 
-impl Kernel for One<'_> {
-    type Output = Block;
+impl Kernel for Some<'_> {
+    type Output = Blocks;
 
     #[inline(always)]
-    fn run<L: Lanes>(self, set: L::Set) -> Block {
-        super::quantize_block::<L>(set, self.0)
+    fn run<L: Lanes>(self, set: L::Set) -> Blocks {
+        super::quantize_blocks::<L>(set, self.0)
     }
 }
 
 /// Quants and scale, checked on every instruction set.
 pub(in crate::matmul) fn quantize_block(values: &[f32; 32]) -> ([i8; 32], f32) {
-    let expected = dispatch(Isa::SCALAR, One(values));
+    let expected = dispatch(Isa::SCALAR, Some(&[*values]));
     for isa in Isa::available() {
-        let found = dispatch(*isa, One(values));
-        assert_eq!(found.quants, expected.quants, "{}", isa.name());
-        assert_eq!(found.sums, expected.sums, "{}", isa.name());
-        assert!(found.scale.to_bits() == expected.scale.to_bits() || found.scale.is_nan() && expected.scale.is_nan());
+        // A block has the same quants wherever it is, and whatever is beside it.
+        let mut others = [[f32::NAN; 32]; LANES];
+        for (number, block) in others.iter_mut().enumerate().skip(1) {
+            *block = values.map(|value| value * number as f32);
+        }
+        for (place, count) in [(0, 1), (2, 3), (15, 16)] {
+            let mut blocks = others;
+            blocks[place] = *values;
+            let found = dispatch(*isa, Some(&blocks[..count]));
+            assert_eq!(found.quants[place], expected.quants[0], "{}", isa.name());
+            assert_eq!(found.sums.map(|sums| sums[place]), expected.sums.map(|sums| sums[0]), "{}", isa.name());
+            let (found, expected) = (found.scales[place], expected.scales[0]);
+            assert!(found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan());
+        }
     }
-    let quants = expected.quants.map(|quant| quant as i8);
-    for (sum, half) in expected.sums.iter().zip(quants.chunks(16)) {
-        assert_eq!(*sum, half.iter().map(|quant| f32::from(*quant)).sum::<f32>());
+    let quants = expected.quants[0].map(|quant| quant as i8);
+    for (sums, half) in expected.sums.iter().zip(quants.chunks(16)) {
+        assert_eq!(sums[0], half.iter().map(|quant| f32::from(*quant)).sum::<f32>());
     }
-    (quants, expected.scale)
+    (quants, expected.scales[0])
 }
 
 #[test]
