@@ -76,7 +76,9 @@ impl Call<'_> {
                 }
             }
             Some(prepared) => self.panel_piece(work, prepared, piece)?,
-            None => work.plan.plain.run(self.context.isa, arranged, work.product, piece)?,
+            None => {
+                work.plan.plain.run(self.context.isa, arranged, work.product, (piece, self.context.pool.threads()))?
+            }
         }
         if weights.factor() != 1.0 {
             for token in 0..work.plan.tokens {

@@ -6,6 +6,7 @@ use super::panel::{self, ArrangeOperands, CHAINS, GAP, PanelSource, PanelTileOpe
 use super::{FLOAT_ROWS, FloatTileOperands, SUMS};
 use crate::Error;
 use crate::cpu::Isa;
+use crate::math::prefetch;
 use crate::matmul::batches::{Batch, Product};
 use crate::matmul::buffers::PieceBuffers;
 use crate::matmul::dispatch::plain;
@@ -20,6 +21,9 @@ use crate::shared::SharedSlice;
 const PART_COLUMNS: usize = 4096;
 /// Longer rows are multiplied straight from the file, so that panels stay small.
 const MOST_COLUMNS: usize = CHAINS * PART_COLUMNS;
+
+/// Bytes of the rows of the next piece that are prefetched, at most: they share the second-level cache with a panel.
+const MOST_AHEAD: usize = 256 << 10;
 
 /// Tokens of a part of a small matrix, approximately.
 const PART_TOKENS: usize = 24;
@@ -153,7 +157,7 @@ impl<'a> FloatPlan<'a> {
         let weights = product.weights;
         let rows_of = |part: usize, rows: usize| part * rows..weights.rows().min((part + 1) * rows);
         if self.by_panel(weights) {
-            self.run(isa, arranged, product, part)?;
+            self.run(isa, arranged, product, (part, 1))?;
             return Ok((rows_of(part, self.common.float_panel.rows), 0..self.tokens));
         }
         let across = weights.rows().div_ceil(part_rows);
@@ -167,12 +171,20 @@ impl<'a> FloatPlan<'a> {
         Ok((rows, first..first + tokens))
     }
 
-    /// Computes some rows for all tokens; `arranged` is what `arrange` has sorted for all plans.
-    pub(crate) fn run(&self, isa: Isa, arranged: &[f32], product: &Product, piece: usize) -> Result<(), Error> {
+    /// Computes some rows for all tokens; `arranged` is what `arrange` has sorted for all plans. The piece `ahead` pieces later
+    /// will probably be this thread's next one.
+    pub(crate) fn run(
+        &self,
+        isa: Isa,
+        arranged: &[f32],
+        product: &Product,
+        (piece, ahead): (usize, usize),
+    ) -> Result<(), Error> {
         let weights = product.weights;
         let Some(kernels) = plain(isa, weights.format()) else { return Ok(()) };
         if self.by_panel(weights) {
-            return self.panel_piece(&kernels, arranged, product, piece * self.common.float_panel.rows);
+            let rows = self.common.float_panel.rows;
+            return self.panel_piece(&kernels, arranged, product, (piece * rows, (piece + ahead) * rows));
         }
         let first = piece * FLOAT_ROWS;
         self.direct_part(&kernels, product, first..weights.rows().min(first + FLOAT_ROWS), &self.direct);
@@ -199,17 +211,21 @@ impl<'a> FloatPlan<'a> {
         }
     }
 
-    /// Expands rows from `row` on into a panel and multiplies it.
+    /// Expands rows from `row` on into a panel and multiplies it. The rows from `next` on are prefetched meanwhile: expanding
+    /// them would wait for memory, which multiplication does not use.
     fn panel_piece(
         &self,
         kernels: &PlainKernels,
         arranged: &[f32],
         Product { weights, output, .. }: &Product,
-        row: usize,
+        (row, next): (usize, usize),
     ) -> Result<(), Error> {
         let sets = &self.common.float_panel;
         let (rows, columns) = (weights.rows(), self.columns);
         let wanted = sets.rows.min(rows - row);
+        let ahead = if next < rows { weights.source(next, sets.rows.min(rows - next)) } else { &[] };
+        let ahead = &ahead[..ahead.len().min(MOST_AHEAD)];
+        let step = ahead.len().div_ceil(self.panel.len().max(1)).next_multiple_of(64);
         let mut places = SUMS;
         while places > 1 && places * columns > SUMS * PART_COLUMNS {
             places /= 2;
@@ -225,6 +241,9 @@ impl<'a> FloatPlan<'a> {
             unsafe { (kernels.expand)(&source) };
             for place in (0..SUMS).step_by(places) {
                 for (index, span) in self.panel.iter().enumerate() {
+                    if place == 0 {
+                        prefetch(ahead, (index * step).min(ahead.len())..((index + 1) * step).min(ahead.len()));
+                    }
                     let before = if places == SUMS { 0 } else { span.first };
                     let (output, output_stride) = output.at(span.first, row);
                     let tile = PanelTileOperands {
