@@ -21,7 +21,7 @@ def exact_attention(queries: Floats, keys: Floats, values: Floats, scale: float)
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("kv_type", "limit"), [("f32", 1e-11), ("f16", 1e-6), ("q8_0", 1e-3)])
+@pytest.mark.parametrize(("kv_type", "limit"), [("f32", 1e-11), ("f16", 1e-6), ("i16", 1e-6), ("q8_0", 1e-3)])
 @pytest.mark.parametrize(("new", "tokens"), [(1, 1), (1, 200), (64, 64), (70, 150), (3, 129)])
 def test_attention(isa: str, kv_type: Any, limit: float, new: int, tokens: int) -> None:
     queries, keys, values = normal(new, 6, 32), normal(tokens, 2, 32, seed=1), normal(tokens, 2, 64, seed=2)

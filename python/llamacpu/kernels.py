@@ -188,7 +188,7 @@ def attention(
     values: Floats | None,
     *,
     scale: float | None = None,
-    kv_type: Literal["f32", "f16", "q8_0"] = "f32",
+    kv_type: Literal["f32", "f16", "i16", "q8_0"] = "f32",
     causal: bool = True,
     window: int | None = None,
     chunk: int | None = None,
@@ -206,7 +206,8 @@ def attention(
     keys        float32[m, kv heads, key size]; each group of heads / kv heads adjacent query heads shares one
     values      float32[m, kv heads, value size]; `None`: the first `value_size` elements of the keys, stored once
     scale       factor of the scores; `None` for 1 / sqrt(key size)
-    kv_type     how keys and values are stored for the computation
+    kv_type     how keys and values are stored for the computation; "i16" (16-bit integers with a scale for each row) is
+                that of vision encoders with quantized weights, and needs `values`
     causal      whether a token attends only to tokens up to itself; otherwise to all m
     window      how many of the last tokens a token attends to, including itself
     chunk       length of the chunks, counted from the first token, within which tokens attend to each other

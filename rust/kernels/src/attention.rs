@@ -13,12 +13,16 @@ mod indexer;
 mod items;
 mod keys;
 mod masks;
+mod page_size;
 mod pages;
 mod relative;
 mod scores;
 mod softmax;
 mod unpack;
 mod values;
+mod word_keys;
+mod word_values;
+mod words;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -79,7 +83,9 @@ pub fn attention(
                 let chunks = seen_chunks(&input.visible[queries.clone()]);
                 let piece = Piece { item: inputs.len(), head, queries, chunks, heads: 0..group };
                 let (selected, visible) = input.counts(piece.queries.clone());
-                let pieces = if worth_copying(selected, visible, group) { &mut sparse } else { &mut pieces };
+                // Encoders, which alone store 16-bit integers, select nothing.
+                let copied = layout.kv_type != KvType::I16 && worth_copying(selected, visible, group);
+                let pieces = if copied { &mut sparse } else { &mut pieces };
                 reserve(pieces, 1, "attention")?;
                 pieces.push(piece);
             }

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use llamacpu_kernels::Error;
-use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, KvLayout, PAGE_TOKENS, Visible};
+use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, KvLayout, KvType, PAGE_TOKENS, Visible};
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::threads::Pool;
 
@@ -37,7 +37,8 @@ pub(super) fn attention<'py>(
     threads: usize,
     isa: Option<&str>,
 ) -> Output<'py> {
-    let kv_type = kv_type_from(kv_type)?;
+    // Not for caches of sessions.
+    let kv_type = if kv_type == "i16" { KvType::I16 } else { kv_type_from(kv_type)? };
     let (queries, query_shape) = operand("queries", queries)?;
     let (keys, key_shape) = operand("keys", keys)?;
     let latent = values.is_none();

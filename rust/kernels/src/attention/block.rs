@@ -17,6 +17,8 @@ use super::scores::{CHUNK, CHUNK_PAGES, ChunkScores};
 use super::softmax::{Adjusted, join, weigh};
 use super::unpack::{PageKeys, Unpacked};
 use super::values::add_weighted;
+use super::word_keys::{WordQueries, word_scores};
+use super::word_values::add_word_values;
 use crate::Error;
 use crate::math::{Kernel, LANES, Lanes};
 
@@ -117,6 +119,7 @@ pub(super) struct Scratch {
     pub(super) copies: Copies,
     queries: Vec<f32>,
     byte_queries: ByteQueries,
+    word_queries: WordQueries,
     pub(super) scores: Vec<ChunkScores>,
     pub(super) unpacked: Unpacked,
 }
@@ -199,11 +202,11 @@ fn tile_rows(rows: usize, count: usize, tile: usize) -> (usize, usize) {
 pub(super) fn pack_queries<L: Lanes>(set: L::Set, block: &Block, scratch: &mut Scratch) {
     let (rows, size) = (block.rows(), block.layout.key_size);
     let scale = block.scale;
-    let as_bytes = block.layout.kv_type == KvType::Q8_0;
-    if as_bytes {
-        scratch.byte_queries.resize(rows, size);
-    } else {
-        scratch.queries.resize(rows * size, 0.0);
+    let kv_type = block.layout.kv_type;
+    match kv_type {
+        KvType::Q8_0 => scratch.byte_queries.resize(rows, size),
+        KvType::I16 => scratch.word_queries.resize(rows, size),
+        KvType::F32 | KvType::F16 => scratch.queries.resize(rows * size, 0.0),
     }
     let count = rows.div_ceil(TILE);
     for tile in 0..count {
@@ -212,7 +215,11 @@ pub(super) fn pack_queries<L: Lanes>(set: L::Set, block: &Block, scratch: &mut S
         for (place, query) in queries[..height].iter_mut().enumerate() {
             *query = block.query(first + place);
         }
-        if as_bytes {
+        if kv_type == KvType::I16 {
+            for (place, query) in queries[..height].iter().enumerate() {
+                scratch.word_queries.set::<L>(set, (first, height), place, query, scale);
+            }
+        } else if kv_type == KvType::Q8_0 {
             for (place, query) in queries[..height].iter().enumerate() {
                 scratch.byte_queries.set::<L>(set, first, height, place, query, scale);
             }
@@ -245,7 +252,7 @@ pub(super) fn few(block: &Block) -> bool {
 /// Computes the scores of all rows with the keys of these pages of a chunk.
 #[inline(always)]
 pub(super) fn add_scores<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratch: &mut Scratch) {
-    let Scratch { queries, byte_queries, scores: all_scores, unpacked, .. } = scratch;
+    let Scratch { queries, byte_queries, word_queries, scores: all_scores, unpacked, .. } = scratch;
     let (rows, size) = (block.rows(), block.layout.key_size);
     let count = rows.div_ceil(TILE);
     for page in pages.clone() {
@@ -265,6 +272,9 @@ pub(super) fn add_scores<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usi
             match keys {
                 PageKeys::Numbers(keys) => {
                     scores::<L>(set, keys, &queries[first * size..][..height * size], to, page % CHUNK_PAGES, ahead);
+                }
+                PageKeys::Words(keys) => {
+                    word_scores::<L>(set, keys, word_queries, (first, size), to, page % CHUNK_PAGES, ahead);
                 }
                 PageKeys::Bytes(keys) => {
                     byte_scores::<L>(set, keys, byte_queries, (first, size), to, page % CHUNK_PAGES, ahead);
@@ -297,9 +307,14 @@ fn add_values<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratc
             if visible.iter().all(Range::is_empty) {
                 continue;
             }
-            let weights = &scores[first..][..height];
+            let weights = &mut scores[first..][..height];
             let sums = &mut sums[first * width..][..height * width];
-            add_weighted::<L>(set, values, weights, page % CHUNK_PAGES, &visible[..height], sums, ahead);
+            let (page, visible) = (page % CHUNK_PAGES, &visible[..height]);
+            if block.layout.kv_type == KvType::I16 {
+                add_word_values::<L>(set, bytes, weights, page, visible, sums, ahead);
+            } else {
+                add_weighted::<L>(set, values, weights, page, visible, sums, ahead);
+            }
             ahead = &[];
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::pages::{KvLayout, PAGE_TOKENS};
+use super::pages::{KvLayout, KvType, PAGE_TOKENS};
 use crate::Error;
 use crate::math::power;
 use crate::memory::room;
@@ -220,6 +220,9 @@ pub(super) fn check_config(layout: &KvLayout, config: &AttentionConfig) -> Resul
     }
     if layout.latent && layout.value_size > layout.key_size {
         return wrong(format!("with {layout:?}; expected values that are no longer than the keys that they begin"));
+    }
+    if layout.latent && layout.kv_type == KvType::I16 {
+        return wrong(format!("with {layout:?}; expected floats or bytes where values are parts of keys"));
     }
     if heads == 0 || !heads.is_multiple_of(layout.kv_heads) {
         return wrong(format!(

@@ -7,18 +7,19 @@
 //! | type | keys of a head | values of a head |
 //! |---|---|---|
 //! | F32, F16 | `[number][token]` | `[token][number]` |
+//! | I16 | scales `[token]`, 16-bit integers `[pair][token][2]` | scales `[token]`, 16-bit integers `[pair of tokens][number][2]` |
 //! | Q8_0 | scales `[block][token]`, bytes `[number / 4][token][4]`, 128 added | scales `[block][token]`, bytes `[token][number]` |
 
 //!
 //! A latent layout (DeepSeek-AI, "DeepSeek-V2", 2024, multi-head latent attention) has only keys: a value is the beginning of
 //! the key.
 
+pub use super::page_size::PAGE_TOKENS;
+use super::words::{self, SCALE_BYTES, key_pairs};
 use crate::Error;
 use crate::cpu::Isa;
 use crate::math::{Kernel, LANES, Lanes, MAGIC, dispatch, float_to_half, half_to_float};
 
-/// Number of tokens in a page.
-pub const PAGE_TOKENS: usize = 64;
 /// Number of elements that share a scale.
 pub(super) const BLOCK: usize = 32;
 
@@ -29,6 +30,8 @@ pub enum KvType {
     F32,
     /// Half precision, rounded to nearest.
     F16,
+    /// 16-bit integers with one scale for each key and each value: for encoders.
+    I16,
     /// 8-bit integers with one half-precision scale per 32 elements.
     Q8_0,
 }
@@ -59,6 +62,7 @@ impl KvLayout {
         let numbers = match self.kv_type {
             KvType::F32 => self.key_size.saturating_mul(4),
             KvType::F16 => self.key_size.saturating_mul(2),
+            KvType::I16 => key_pairs(self.key_size).saturating_add(1).saturating_mul(4),
             KvType::Q8_0 => self.scale_bytes(self.key_size).saturating_add(self.key_size.div_ceil(4).saturating_mul(4)),
         };
         numbers.saturating_mul(PAGE_TOKENS)
@@ -70,6 +74,10 @@ impl KvLayout {
         let numbers = match self.kv_type {
             KvType::F32 => size.saturating_mul(4),
             KvType::F16 => size.saturating_mul(2),
+            KvType::I16 => {
+                let padded = size.checked_next_multiple_of(LANES).unwrap_or(usize::MAX);
+                return padded.saturating_mul(2 * PAGE_TOKENS).saturating_add(SCALE_BYTES);
+            }
             KvType::Q8_0 => self.scale_bytes(size).saturating_add(size),
         };
         numbers.saturating_mul(PAGE_TOKENS)
@@ -119,6 +127,8 @@ impl KvLayout {
                 copy_column::<2>(from_keys, token, keys, slot);
                 copy_row(from_values, token, values, slot, 2 * size);
             }
+            // `attention` copies none of these.
+            KvType::I16 => {}
             KvType::Q8_0 => {
                 let scales = self.scale_bytes(self.key_size) * PAGE_TOKENS;
                 copy_column::<2>(&from_keys[..scales], token, &mut keys[..scales], slot);
@@ -205,6 +215,10 @@ impl Kernel for Write<'_> {
                         for (to, part) in values.chunks_mut(2 * LANES).zip(value.chunks(LANES)) {
                             to.copy_from_slice(&to_halves::<L>(set, part)[..2 * part.len()]);
                         }
+                    }
+                    KvType::I16 => {
+                        words::write_key::<L>(set, keys, slot, key);
+                        words::write_value::<L>(set, values, slot, value);
                     }
                     KvType::Q8_0 => {
                         write_key_bytes::<L>(set, keys, slot, key);

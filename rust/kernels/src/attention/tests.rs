@@ -4,7 +4,7 @@ use crate::emulated;
 use crate::math::tests::Random;
 use crate::threads::Pool;
 
-const TYPES: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8_0];
+const TYPES: [KvType; 4] = [KvType::F32, KvType::F16, KvType::Q8_0, KvType::I16];
 
 mod gathered;
 mod pages;
@@ -142,7 +142,7 @@ fn shapes(random: &mut Random) -> Vec<(KvLayout, usize, usize)> {
 fn it_is_the_definition_and_the_same_bits_everywhere() {
     let mut random = Random::new(40);
     for (layout, heads, tokens) in shapes(&mut random) {
-        for (kv_type, tolerance) in TYPES.into_iter().zip([3e-6, 1e-3, 2e-2]) {
+        for (kv_type, tolerance) in TYPES.into_iter().zip([3e-6, 1e-3, 2e-2, 1e-3]) {
             let layout = KvLayout { kv_type, ..layout };
             let sequence = Sequence::random(layout, heads, tokens, &mut random);
             let expected = sequence.run(Isa::SCALAR, 1, 0, &[tokens], None);

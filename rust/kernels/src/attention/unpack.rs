@@ -6,6 +6,8 @@ use super::keys::Keys;
 use super::pages::{BLOCK, KvLayout, KvType, PAGE_TOKENS};
 use super::scores::Scores;
 use super::values::{Numbers, Values};
+use super::word_keys::WordKeys;
+use super::words::SCALE_BYTES;
 use crate::Error;
 use crate::mapping::AlignedBytes;
 use crate::math::{LANES, Lanes};
@@ -15,6 +17,7 @@ use crate::math::{LANES, Lanes};
 pub(super) enum PageKeys<'a> {
     Numbers(Keys<'a>),
     Bytes(ByteKeys<'a>),
+    Words(WordKeys<'a>),
 }
 
 /// Memory for one page of one head as floats.
@@ -48,6 +51,10 @@ impl Unpacked {
             KvType::F32 => PageKeys::Numbers(Keys::Floats(keys)),
             KvType::F16 if many => PageKeys::Numbers(Keys::Floats(floats_of_halves::<L>(set, keys, &mut self.keys))),
             KvType::F16 => PageKeys::Numbers(Keys::Halves(keys)),
+            KvType::I16 => {
+                let (scales, words) = keys.split_at(SCALE_BYTES);
+                PageKeys::Words(WordKeys { scales, words })
+            }
             KvType::Q8_0 => {
                 let (scales, bytes) = keys.split_at(2 * layout.key_size.div_ceil(BLOCK) * PAGE_TOKENS);
                 PageKeys::Bytes(ByteKeys { scales, bytes })
@@ -80,6 +87,8 @@ impl Unpacked {
         match layout.kv_type {
             KvType::F32 => transpose::<L, StoredFloats>(set, keys, size, to),
             KvType::F16 => transpose::<L, StoredHalves>(set, keys, size, to),
+            // `check_config` refuses it.
+            KvType::I16 => {}
             KvType::Q8_0 => {
                 let (halves, bytes) = keys.split_at(2 * layout.key_size.div_ceil(BLOCK) * PAGE_TOKENS);
                 let converted = self.scales.as_flattened_mut().as_chunks_mut::<LANES>().0;
@@ -108,6 +117,8 @@ impl Unpacked {
             KvType::F32 if whole => Numbers::Floats(values),
             KvType::F16 if whole && !many => Numbers::Halves(values),
             KvType::F16 if whole => Numbers::Floats(floats_of_halves::<L>(set, values, &mut self.values)),
+            // These have sums of their own: see `word_values`.
+            KvType::I16 => Numbers::Floats(&[]),
             KvType::F32 => Numbers::Floats(pad::<L, StoredFloats>(set, values, &mut self.values, size)),
             KvType::F16 => Numbers::Floats(pad::<L, StoredHalves>(set, values, &mut self.values, size)),
             KvType::Q8_0 => {

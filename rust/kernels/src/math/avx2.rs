@@ -278,6 +278,28 @@ impl Lanes for Lanes256 {
     }
 
     #[inline(always)]
+    fn dot2(sums: Self::Integers, words: &[u8; 4 * LANES], pair: i32) -> Self::Integers {
+        let from: *const __m256i = words.as_ptr().cast();
+        vector!({
+            let pair = _mm256_set1_epi32(pair);
+            let first = _mm256_madd_epi16(_mm256_loadu_si256(from), pair);
+            let second = _mm256_madd_epi16(_mm256_loadu_si256(from.add(1)), pair);
+            (_mm256_add_epi32(sums.0, first), _mm256_add_epi32(sums.1, second))
+        })
+    }
+
+    #[inline(always)]
+    fn store_pairs(first: Self, second: Self, to: &mut [i32; LANES]) {
+        let to: *mut __m256i = to.as_mut_ptr().cast();
+        vector!({
+            for (half, (first, second)) in [(first.0, second.0), (first.1, second.1)].into_iter().enumerate() {
+                let upper = _mm256_slli_epi32::<16>(_mm256_castps_si256(second));
+                _mm256_storeu_si256(to.add(half), _mm256_blend_epi16::<0xaa>(_mm256_castps_si256(first), upper));
+            }
+        });
+    }
+
+    #[inline(always)]
     fn from_integers(values: Self::Integers) -> Self {
         vector!(Self(_mm256_cvtepi32_ps(values.0), _mm256_cvtepi32_ps(values.1)))
     }

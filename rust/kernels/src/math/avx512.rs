@@ -185,6 +185,20 @@ impl Lanes for Lanes512 {
     }
 
     #[inline(always)]
+    fn dot2(sums: Self::Integers, words: &[u8; 4 * LANES], pair: i32) -> Self::Integers {
+        vector!(_mm512_dpwssd_epi32(sums, _mm512_loadu_si512(words.as_ptr().cast()), _mm512_set1_epi32(pair)))
+    }
+
+    #[inline(always)]
+    fn store_pairs(first: Self, second: Self, to: &mut [i32; LANES]) {
+        vector!({
+            let upper = _mm512_slli_epi32::<16>(_mm512_castps_si512(second.0));
+            let pairs = _mm512_mask_blend_epi16(0xaaaa_aaaa, _mm512_castps_si512(first.0), upper);
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), pairs);
+        });
+    }
+
+    #[inline(always)]
     fn from_integers(values: Self::Integers) -> Self {
         Self(vector!(_mm512_cvtepi32_ps(values)))
     }

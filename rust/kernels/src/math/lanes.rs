@@ -79,7 +79,13 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Adds to lane `i` the exact sum of `(bytes[4 * i + j] - 128) * factor[j]`, `j` in `0..4`, where the factors are the
     /// signed bytes of `quad`, lowest first. Bytes are 1 to 255, factors -127 to 127.
     fn dot4(sums: Self::Integers, bytes: &[u8; 4 * LANES], quad: i32) -> Self::Integers;
-    /// Converts integers below `2^24` in magnitude.
+    /// Adds to lane `i` `words[2 * i] * first + words[2 * i + 1] * second`: signed numbers of 16 bits, the factors being the lower
+    /// and the upper half of `pair`. The chain starts with `integers(set, 0)`; sums wrap around.
+    fn dot2(sums: Self::Integers, words: &[u8; 4 * LANES], pair: i32) -> Self::Integers;
+    /// `to[i]` becomes the lower 16 bits of lane `i` of `first`, and those of `second` above them: for `MAGIC + n`, the integer
+    /// `n` as `i16`. See [`MAGIC`].
+    fn store_pairs(first: Self, second: Self, to: &mut [i32; LANES]);
+    /// Converts integers, rounded to nearest, ties to even.
     fn from_integers(values: Self::Integers) -> Self;
 
     /// Lane `i` of vector `j` is lane `j` of vector `i`.

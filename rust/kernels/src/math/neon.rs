@@ -249,6 +249,29 @@ impl Lanes for Lanes128 {
     }
 
     #[inline(always)]
+    fn dot2(mut sums: Self::Integers, words: &[u8; 4 * LANES], pair: i32) -> Self::Integers {
+        vector!({
+            let pair = vreinterpretq_s16_s32(vdupq_n_s32(pair));
+            for (sum, words) in sums.iter_mut().zip(words.as_chunks::<16>().0) {
+                let words = vld1q_s16(words.as_ptr().cast());
+                let low = vmull_s16(vget_low_s16(words), vget_low_s16(pair));
+                *sum = vaddq_s32(*sum, vpaddq_s32(low, vmull_high_s16(words, pair)));
+            }
+        });
+        sums
+    }
+
+    #[inline(always)]
+    fn store_pairs(first: Self, second: Self, to: &mut [i32; LANES]) {
+        vector!({
+            for (to, (first, second)) in to.as_chunks_mut::<4>().0.iter_mut().zip(first.0.into_iter().zip(second.0)) {
+                let pairs = vsliq_n_s32::<16>(vreinterpretq_s32_f32(first), vreinterpretq_s32_f32(second));
+                vst1q_s32(to.as_mut_ptr(), pairs);
+            }
+        });
+    }
+
+    #[inline(always)]
     fn from_integers(values: Self::Integers) -> Self {
         Self(vector!([
             vcvtq_f32_s32(values[0]),

@@ -175,6 +175,23 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn dot2(mut sums: Self::Integers, words: &[u8; 4 * LANES], pair: i32) -> Self::Integers {
+        let [first, second] = [pair as i16, (pair >> 16) as i16].map(i32::from);
+        for (sum, [a, b, c, d]) in sums.iter_mut().zip(words.as_chunks::<4>().0) {
+            let [low, high] = [[*a, *b], [*c, *d]].map(|word| i32::from(i16::from_le_bytes(word)));
+            *sum = sum.wrapping_add((low * first).wrapping_add(high * second));
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn store_pairs(first: Self, second: Self, to: &mut [i32; LANES]) {
+        for (to, (first, second)) in to.iter_mut().zip(first.0.iter().zip(&second.0)) {
+            *to = (first.to_bits() & 0xffff | second.to_bits() << 16).cast_signed();
+        }
+    }
+
+    #[inline(always)]
     fn from_integers(values: Self::Integers) -> Self {
         each(|lane| values[lane] as f32)
     }

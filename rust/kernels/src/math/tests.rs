@@ -117,7 +117,14 @@ impl Kernel for Everything<'_> {
         for quad in self.2 {
             integers = L::dot4(integers, self.1, *quad);
         }
+        let mut products = L::integers(set, 0);
+        for pair in self.2 {
+            products = L::dot2(products, self.1, *pair);
+        }
+        let mut pairs = [0; LANES];
+        L::store_pairs(a, b, &mut pairs);
         let vectors = [
+            L::from_integers(products),
             a.fma(b, c),
             a.add(b),
             a.sub(b),
@@ -137,6 +144,10 @@ impl Kernel for Everything<'_> {
             L::load_part(set, &self.0[0][..5]),
         ];
         let mut bits: Vec<u32> = vectors.iter().flat_map(|vector| vector.to_array()).map(canonical).collect();
+        // The bits of a NaN are unspecified.
+        let numbers =
+            a.to_array().iter().zip(b.to_array()).map(|(a, b)| !a.is_nan() && !b.is_nan()).collect::<Vec<_>>();
+        bits.extend(pairs.iter().zip(numbers).map(|(pair, sound)| if sound { pair.cast_unsigned() } else { 0 }));
         let mut halves = [0; 32];
         a.store_halves(&mut halves);
         bits.extend(halves.iter().map(|byte| u32::from(*byte)));

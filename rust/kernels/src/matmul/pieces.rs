@@ -77,7 +77,8 @@ impl Call<'_> {
             }
             Some(prepared) => self.panel_piece(work, prepared, piece)?,
             None => {
-                work.plan.plain.run(self.context.isa, arranged, work.product, (piece, self.context.pool.threads()))?
+                let piece = (piece, self.context.pool.threads());
+                work.plan.plain.run(self.context.isa, arranged, work.product, piece)?;
             }
         }
         if weights.factor() != 1.0 {

@@ -29,10 +29,15 @@ pub(super) struct Projections<'a> {
 }
 
 impl VisionPages {
-    /// Room for `sequences` times so many rows.
-    pub(super) fn new(heads: usize, head_size: usize, rows: usize, sequences: usize) -> Result<Self, Error> {
+    /// Room for `sequences` times so many rows, stored as `kv_type`.
+    pub(super) fn new(
+        kv_type: KvType,
+        (heads, head_size): (usize, usize),
+        rows: usize,
+        sequences: usize,
+    ) -> Result<Self, Error> {
         let (key_size, value_size) = (head_size, head_size);
-        let layout = KvLayout { kv_type: KvType::F32, kv_heads: heads, key_size, value_size, latent: false };
+        let layout = KvLayout { kv_type, kv_heads: heads, key_size, value_size, latent: false };
         let count = rows.div_ceil(PAGE_TOKENS);
         let bytes = layout.layer_bytes().checked_mul(count).and_then(|bytes| bytes.checked_mul(sequences));
         let bytes = bytes.ok_or(Error::Memory { bytes: usize::MAX, purpose: PURPOSE })?;

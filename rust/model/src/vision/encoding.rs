@@ -56,7 +56,7 @@ impl Encoding {
         )?;
         Ok(Self {
             turns: Turns::new(config, &places)?,
-            buffers: LayerBuffers::new(config, &places, group)?,
+            buffers: LayerBuffers::new(config, &encoder.weights, &places, group)?,
             stream: room(group * places.len(), width)?,
             kept: Vec::with_capacity(config.kept_inputs.len()),
             done: (0, 0),

@@ -8,7 +8,7 @@ use super::config::VisionConfig;
 use super::norms::norm;
 use super::places::Places;
 use super::positions::Turns;
-use super::weights::VisionLayer;
+use super::weights::{VisionLayer, VisionWeights};
 use crate::error::Error;
 use crate::feed_forward::project;
 use crate::rows::for_rows;
@@ -32,7 +32,12 @@ pub(super) struct LayerBuffers {
 }
 
 impl LayerBuffers {
-    pub(super) fn new(config: &VisionConfig, places: &Places, sequences: usize) -> Result<Self, Error> {
+    pub(super) fn new(
+        config: &VisionConfig,
+        weights: &VisionWeights,
+        places: &Places,
+        sequences: usize,
+    ) -> Result<Self, Error> {
         let (rows, width) = (sequences * places.len(), config.embedding_length);
         let inner = room(rows.min(NETWORK_ROWS), config.feed_forward)?;
         Ok(Self {
@@ -43,7 +48,7 @@ impl LayerBuffers {
             value: room(rows, width)?,
             gate: if config.gated { room(rows.min(NETWORK_ROWS), config.feed_forward)? } else { Vec::new() },
             up: inner,
-            pages: VisionPages::new(config.heads, config.head_size(), places.len(), sequences)?,
+            pages: VisionPages::new(weights.kv_type(), (config.heads, config.head_size()), places.len(), sequences)?,
             scratch: Scratch::default(),
         })
     }

@@ -1,6 +1,7 @@
 //! The resampler of MiniCPM-V (arXiv:2408.01800): learned queries attend once to all patches, and each becomes a row of the
 //! result, however many patches there are.
 
+use llamacpu_kernels::attention::KvType;
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::rope::{Rope, RopeScaling, RopeSettings, RopeStyle};
 
@@ -88,7 +89,7 @@ impl Resampler {
         project(context, &input, rows, scratch, &mut [(&self.key, &mut key)])?;
         drop(input);
 
-        let mut pages = VisionPages::new(width / HEAD, HEAD, places.len(), tiles)?;
+        let mut pages = VisionPages::new(KvType::F32, (width / HEAD, HEAD), places.len(), tiles)?;
         let mut attended = room(tiles * count, width)?;
         pages.attend_to_all(context, places.len(), (&query, &key, &value), &mut attended)?;
         let mut output = room(tiles * count, width)?;

@@ -1,5 +1,6 @@
 //! From tensor names to the weights of a picture encoder: every name, shape, size and format is checked here, once.
 
+use llamacpu_kernels::attention::KvType;
 use llamacpu_kernels::formats::Format;
 use llamacpu_kernels::mapping::Bytes;
 use llamacpu_kernels::matmul::Matrix;
@@ -103,6 +104,15 @@ impl VisionWeights {
             projector: projector_of(config, columns, tensors)?,
             merger,
         })
+    }
+
+    /// How keys and values are stored while a layer is computed: as 16-bit integers if all that makes them is quantized, so that
+    /// their precision is far below that already.
+    pub(super) fn kv_type(&self) -> KvType {
+        let plain = |linear: &Linear| matches!(linear.matrix.format(), Format::F32 | Format::F16 | Format::BF16);
+        let mut layers = self.layers.iter().chain(&self.global_layers);
+        let floats = layers.any(|layer| [&layer.query, &layer.key, &layer.value].into_iter().any(plain));
+        if floats { KvType::F32 } else { KvType::I16 }
     }
 
     /// Size in bytes of all matrices.
