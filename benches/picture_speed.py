@@ -190,10 +190,16 @@ def operations(name: str, encoder: Path, size: tuple[int, int], rows: int) -> fl
 
 
 def prompt_operations(text: Path) -> float:
-    """Return the multiplications and additions of a prompt in the layers of a text model, in 10^9."""
+    """Return the multiplications and additions of a prompt in the layers of a text model, in 10^9.
+
+    In the last layer, all tokens have queries, keys and values, but only the last token has the rest.
+    """
     with GGUFFile(text) as file:
-        found = (t for t in file.tensors if t.name.startswith("blk.") and len(t.shape) > 1)
-        return 2 * PROMPT_TOKENS * sum(math.prod(tensor.shape) for tensor in found) / 1e9
+        found = [t for t in file.tensors if t.name.startswith("blk.") and len(t.shape) > 1]
+        last = f"blk.{max(int(t.name.split('.')[1]) for t in found)}."
+        before = tuple(f"{last}attn_{name}." for name in "qkv")
+        counts = (1 if t.name.startswith(last) and not t.name.startswith(before) else PROMPT_TOKENS for t in found)
+        return 2 * sum(count * math.prod(t.shape) for count, t in zip(counts, found, strict=True)) / 1e9
 
 
 def row_of(stem: str, options: argparse.Namespace) -> str:
