@@ -185,7 +185,7 @@ def neighbours(arguments: list[str]) -> None:
     # The clients' own warnings are not ours to turn into errors.
     plugins = ("-p", "no:asyncio", "-p", "no:schemathesis")
     clients = ("-rfEsR", *RERUNS, *plugins, "-o", "filterwarnings=", "-o", "timeout=300")
-    servers = ("tests/neighbours/test_server.py", "tests/neighbours/test_pictures.py")
+    servers = ("tests/neighbours/test_server.py", "tests/neighbours/test_client_pictures.py")
     run(python, "-m", "pytest", *clients, *servers, PYTHONPATH=source)
     run(python, "-m", "pytest", *clients, "tests/neighbours/test_llama_stack.py", PYTHONPATH=source)
     # Ray leaves files and sockets to its own processes.
