@@ -44,23 +44,32 @@ def ask(engine: Engine, prompt: list[int]) -> Any:
     return engine.submit(prompt, sampling=GREEDY, draft=None, ignore_end=True, max_tokens=TOKENS)
 
 
+class Hold:
+    """A call that holds the scheduler between two steps, from `reached` until it is released."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.reached, self._released = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=engine._scheduler.call, args=(self._run,))
+        self._thread.start()
+
+    def _run(self) -> None:
+        self.reached.set()
+        self._released.wait()
+
+    def release(self) -> None:
+        self._released.set()
+        self._thread.join()
+
+
 @contextmanager
 def held(engine: Engine) -> Iterator[None]:
     """No step runs, as soon as that which runs or is next has ended."""
-    gate, reached = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        reached.set()
-        gate.wait()
-
-    thread = threading.Thread(target=engine._scheduler.call, args=(hold,))
-    thread.start()
+    hold = Hold(engine)
     try:
-        assert reached.wait(60)
+        assert hold.reached.wait(60)
         yield
     finally:
-        gate.set()
-        thread.join()
+        hold.release()
 
 
 def until(engine: Engine, condition: Callable[[], bool]) -> None:
@@ -111,15 +120,13 @@ def test_a_request_goes_on_from_what_a_running_one_still_has(
         with held(engine):
             request = ask(engine, first)
             until(engine, lambda: len(engine._scheduler._jobs) == 1)
-            gate = threading.Event()
-            thread = threading.Thread(target=engine._scheduler.call, args=(gate.wait,))
-            thread.start()
+            hold = Hold(engine)
             until(engine, lambda: len(engine._scheduler._calls) == 1)
         # One step has computed some of the prompt; the call holds the next one.
+        assert hold.reached.wait(60)
         other = ask(engine, second)
         until(engine, lambda: waiting(engine) == 1 and len(engine._scheduler._jobs) == 1)
-        gate.set()
-        thread.join()
+        hold.release()
         assert request.read(60).result.tokens == alone(model, first)
         answer = other.read(60).result
         assert answer.tokens == alone(model, second)

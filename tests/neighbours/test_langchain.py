@@ -1,6 +1,6 @@
 """langchain-tests' standard suites on `llamacpu.integrations.langchain`, with the demo model.
 
-Left out by the suites' own switches: images (theirs come from the web; test_client_pictures.py has its own), sound, video and
+Left out by the suites' own switches: images (theirs come from the web; see test_client_pictures.py), sound, video and
 PDF in messages of the user and of tools (the engine reads text and images), the name of another model in a call (an
 object has one file open), and recorded answers of an HTTP service (there is none). What the demo model cannot do is
 expected to fail, each with its reason.
