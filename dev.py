@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from tools.development.jobs import ROOT, SCRIPTS, TIMES, VENV, Job, run, show_times
@@ -86,9 +87,9 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
     ).stdout.split()  # fmt: skip
     # The matrices of the references are small: threads of NumPy's library would mostly spin and wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Each process gets one file at a time. One process more than there are cores, since many tests wait for a browser;
-    # more would only make tests of threads wait for each other.
-    workers = ("--numprocesses", str(min(os.cpu_count() or 1, 4) + 1), "--dist", "loadfile", "--no-loadscope-reorder")
+    # Each process gets one file at a time. Two processes more than there are cores, since many tests wait for a browser
+    # or another process; more would only make tests of threads wait for each other.
+    workers = ("--numprocesses", str(min(os.cpu_count() or 1, 4) + 2), "--dist", "loadfile", "--no-loadscope-reorder")
     pytest = (PYTHON, "-m", "pytest", "-rfER", *workers, *RERUNS)
     # Reading the files without a marked test takes as long as running some of them.
     files = [
@@ -103,14 +104,21 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
             Job(*pytest, *arguments, LLAMACPU_ISA=name).wait()
         run(*pytest, *arguments, LLAMACPU_ISA=names[-1])
         return
-    # The tests that only compute, beside those that often wait: with one process for each set, which gives way.
+    # The tests that only compute, beside those that often wait: one process, which gives way, for one set at a time.
     way = ("nice", "-n", "5") if shutil.which("nice") else ()
     one = (PYTHON, "-m", "pytest", "-rfER", *RERUNS, *marked, *(arguments or files))
-    others = [Job(*way, *one, background=True, LLAMACPU_ISA=name) for name in names[:-1]]
+    found: list[int] = []
+
+    def others() -> None:
+        for name in names[:-1]:
+            found.append(Job(*way, *one, background=True, LLAMACPU_ISA=name).end())
+
+    beside = threading.Thread(target=others)
+    beside.start()
     suite = Job(*pytest, *arguments, relayed=True, LLAMACPU_ISA=names[-1])
     all_well = suite.end() == 0
-    for job in others:
-        all_well = job.end() in (0, *allowed) and all_well
+    beside.join()
+    all_well = all_well and len(found) == len(names) - 1 and all(status in (0, *allowed) for status in found)
     show_times()
     # The suite's own summary is the last word.
     print(suite.last_line.decode(errors="replace"), end="", flush=True)
@@ -387,14 +395,12 @@ def ci() -> None:
     if arm_compiler() and shutil.which("aarch64-linux-gnu-gcc"):
         # The Arm platforms of ci.yml and release.yml link and test the whole package.
         jobs.append(beside("emulate", "llamacpu-kernels"))
-    # All crates but the extension, which share what they depend on with it, while the packages of Python are fetched.
-    compiled = Job(*RUST_TESTS, "--no-run", background=True)
     setup()
     packages_of_neighbours = neighbours_setup()
-    compiled.wait()
     build("fast")
     packages_of_neighbours.wait()
     jobs.append(beside("neighbours", LLAMACPU_PROFILE="none"))
+    run(*RUST_TESTS, "--no-run")
     os.environ["LLAMACPU_PROFILE"] = "none"
     lint()
     for job in jobs:
