@@ -175,31 +175,26 @@ def neighbours(arguments: list[str]) -> None:
     for name in ("langchain_community", "llama_index.llms.llama_cpp", "llm", "PyInstaller"):
         run(python, "-c", f"import llamacpu.compat; llamacpu.compat.install(); import {name}", PYTHONPATH=source)
     show_times()
-    # langchain-tests comes with a plugin for asyncio, which these tests do not use.
-    plain = (
-        python,
-        "-m",
-        "pytest",
-        "-rfEsR",
-        *RERUNS,
-        "-p",
-        "no:asyncio",
-        "tests/test_compat.py",
-        "tests/test_frozen.py",
-    )
-    run(*plain, *arguments, PYTHONPATH=source)
-    options = ("-rfEsxR", *RERUNS, "-o", "asyncio_mode=auto", "-o", "filterwarnings=", "-p", "no:cacheprovider")
-    run(python, "-m", "pytest", *options, "tests/neighbours/test_langchain.py", PYTHONPATH=source)
     # The clients' own warnings are not ours to turn into errors.
     plugins = ("-p", "no:asyncio", "-p", "no:schemathesis")
     clients = ("-rfEsR", *RERUNS, *plugins, "-o", "filterwarnings=", "-o", "timeout=300")
-    servers = ("tests/neighbours/test_server.py", "tests/neighbours/test_client_pictures.py")
-    run(python, "-m", "pytest", *clients, *servers, PYTHONPATH=source)
-    run(python, "-m", "pytest", *clients, "tests/neighbours/test_llama_stack.py", PYTHONPATH=source)
-    # Ray leaves files and sockets to its own processes.
+    # Ray leaves files and sockets to its own processes, and waits for them for most of its time.
     on_ray = ("tests/neighbours/test_ray.py", "tests/neighbours/test_ray_serve.py")
-    run(python, "-m", "pytest", *clients, *on_ray, PYTHONPATH=source)
-    llama_cpp_python_tests(python)
+    ray = Job(python, "-m", "pytest", *clients, *on_ray, background=True, PYTHONPATH=source)
+    try:
+        # langchain-tests comes with a plugin for asyncio, which these tests do not use.
+        plain = ("-rfEsR", *RERUNS, "-p", "no:asyncio", "tests/test_compat.py", "tests/test_frozen.py")
+        run(python, "-m", "pytest", *plain, *arguments, PYTHONPATH=source)
+        options = ("-rfEsxR", *RERUNS, "-o", "asyncio_mode=auto", "-o", "filterwarnings=", "-p", "no:cacheprovider")
+        run(python, "-m", "pytest", *options, "tests/neighbours/test_langchain.py", PYTHONPATH=source)
+        servers = ("tests/neighbours/test_server.py", "tests/neighbours/test_client_pictures.py")
+        run(python, "-m", "pytest", *clients, *servers, PYTHONPATH=source)
+        run(python, "-m", "pytest", *clients, "tests/neighbours/test_llama_stack.py", PYTHONPATH=source)
+        llama_cpp_python_tests(python)
+    finally:
+        status = ray.end()
+    if status:
+        sys.exit(status)
 
 
 def llama_cpp_python_tests(python: Path) -> None:
@@ -259,9 +254,9 @@ def loom() -> None:
     loom_job(background=False).wait()
 
 
-def loom_job(*, background: bool) -> Job:
+def loom_job(*options: str, background: bool) -> Job:
     """Start to compile and run the Loom models."""
-    command = ("cargo", "test", "--quiet", "--manifest-path", "loom/Cargo.toml")
+    command = ("cargo", "test", "--quiet", "--manifest-path", "loom/Cargo.toml", *options)
     return Job(*command, background=background, RUSTFLAGS="--cfg loom")
 
 
@@ -395,12 +390,15 @@ def ci() -> None:
     if arm_compiler() and shutil.which("aarch64-linux-gnu-gcc"):
         # The Arm platforms of ci.yml and release.yml link and test the whole package.
         jobs.append(beside("emulate", "llamacpu-kernels"))
+    # All crates but the extension, which share what they depend on with it, while the packages of Python are fetched.
+    compiled = Job(*RUST_TESTS, "--no-run", background=True)
+    jobs.append(loom_job("--no-run", background=True))
     setup()
     packages_of_neighbours = neighbours_setup()
+    compiled.wait()
     build("fast")
     packages_of_neighbours.wait()
     jobs.append(beside("neighbours", LLAMACPU_PROFILE="none"))
-    run(*RUST_TESTS, "--no-run")
     os.environ["LLAMACPU_PROFILE"] = "none"
     lint()
     for job in jobs:
