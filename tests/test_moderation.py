@@ -110,23 +110,26 @@ def test_own_categories_replace_the_models(llama: Make) -> None:
     assert "violated categories. [/INST]" in text
 
 
-def test_own_categories_in_the_form_of_llama_3(llama: Make) -> None:
+@pytest.mark.parametrize(
+    ("token", "start", "end"),
+    [
+        (
+            "<|start_header_id|>",
+            "<|start_header_id|>user<|end_header_id|>",
+            "<|eot_id|><|start_header_id|>assistant<|end_header_id|>",
+        ),
+        ("<|header_start|>", "<|header_start|>user<|header_end|>", "<|eot|><|header_start|>assistant<|header_end|>"),
+    ],
+    ids=["llama3", "llama4"],
+)
+def test_own_categories_in_the_forms_of_later_models(llama: Make, token: str, start: str, end: str) -> None:
     found = llama("safe", GUARD)
     assert isinstance(found.model, Model)
     known = found.model.tokenizer.token_to_id
-    found.model.tokenizer.token_to_id = lambda text: 2 if text == "<|start_header_id|>" else known(text)  # type: ignore[method-assign]
+    found.model.tokenizer.token_to_id = lambda text: 2 if text == token else known(text)  # type: ignore[method-assign]
     found.moderate(USER, categories={"S1": "Baking."})
-    assert prompt(found).startswith("<s><|start_header_id|>user<|end_header_id|>\n\nTask: ")
-
-
-def test_own_categories_in_the_form_of_llama_4(llama: Make) -> None:
-    found = llama("safe", GUARD)
-    assert isinstance(found.model, Model)
-    known = found.model.tokenizer.token_to_id
-    found.model.tokenizer.token_to_id = lambda text: 2 if text == "<|header_start|>" else known(text)  # type: ignore[method-assign]
-    found.moderate(USER, categories={"S1": "Baking."})
-    assert prompt(found).startswith("<s><|header_start|>user<|header_end|>\n\nTask: ")
-    assert "violated categories.<|eot|><|header_start|>assistant<|header_end|>\n\n" in prompt(found)
+    assert prompt(found).startswith(f"<s>{start}\n\nTask: ")
+    assert f"violated categories.{end}\n\n" in prompt(found)
 
 
 def test_a_file_without_a_guard_template_gets_the_known_categories(llama: Make) -> None:
