@@ -3,7 +3,7 @@
 
 use super::packed::Packed;
 use super::pieces::for_pieces;
-use super::product::Sum;
+use super::product::{Sum, expect_sizes};
 use super::tile::{DEPTH, FLOATS, Target};
 use super::view::View;
 use crate::Error;
@@ -27,12 +27,11 @@ pub fn multiply_narrow(
     output: &mut [f32],
 ) -> Result<(), Error> {
     let (inner, columns) = (right.columns, right.rows);
-    if left.columns != inner || left.column_stride != 1 || left.rows.checked_mul(columns) != Some(output.len()) {
+    expect_sizes((left.rows, left.columns), (inner, columns), output.len())?;
+    if left.column_stride != 1 {
         return Err(Error::Shape(format!(
-            "{} × {} times {inner} × {columns} into room for {}; expected equal inner sizes, and rows × columns",
-            left.rows,
-            left.columns,
-            output.len()
+            "columns of the left operand are {} numbers apart; expected contiguous rows",
+            left.column_stride
         )));
     }
     if inner == 0 && !sum.add {
@@ -78,26 +77,13 @@ impl Kernel for Part<'_> {
                     let size = (side.min(rows - start), count);
                     let start = row * columns + group * LANES;
                     let target = Target { numbers: output, start, stride: columns, scale: sum.scale, turned: false };
+                    let (from, add) = ((left, row, step), sum.add || step > 0);
                     // SAFETY: every piece has its own rows of the output.
                     unsafe {
                         if L::MANY_REGISTERS {
-                            tile::<L, { FLOATS.large.0 }>(
-                                set,
-                                (left, row, step),
-                                right,
-                                size,
-                                target,
-                                sum.add || step > 0,
-                            );
+                            tile::<L, { FLOATS.large.0 }>(set, from, right, size, target, add);
                         } else {
-                            tile::<L, { FLOATS.small.0 }>(
-                                set,
-                                (left, row, step),
-                                right,
-                                size,
-                                target,
-                                sum.add || step > 0,
-                            );
+                            tile::<L, { FLOATS.small.0 }>(set, from, right, size, target, add);
                         }
                     }
                 }

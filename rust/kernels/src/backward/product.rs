@@ -57,6 +57,17 @@ pub fn multiply_turned(
     multiplied(context, left, right, sum, (output, true))
 }
 
+/// Checks the sizes of two operands, rows and columns, and the numbers that the output has room for.
+pub(super) fn expect_sizes((rows, columns): (usize, usize), right: (usize, usize), output: usize) -> Result<(), Error> {
+    if columns == right.0 && rows.checked_mul(right.1) == Some(output) {
+        return Ok(());
+    }
+    Err(Error::Shape(format!(
+        "{rows} × {columns} times {} × {} into room for {output}; expected equal inner sizes, and rows × columns",
+        right.0, right.1
+    )))
+}
+
 fn multiplied(
     context: &Context,
     left: &Packed,
@@ -65,14 +76,7 @@ fn multiplied(
     (output, turned): (&mut [f32], bool),
 ) -> Result<(), Error> {
     let (inner, columns) = right.size();
-    if left.columns != inner || left.rows.checked_mul(columns) != Some(output.len()) {
-        return Err(Error::Shape(format!(
-            "{} × {} times {inner} × {columns} into room for {}; expected equal inner sizes, and rows × columns",
-            left.rows,
-            left.columns,
-            output.len()
-        )));
-    }
+    expect_sizes((left.rows, left.columns), (inner, columns), output.len())?;
     if inner == 0 && !sum.add {
         output.fill(0.0);
     }
