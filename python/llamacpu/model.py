@@ -287,7 +287,8 @@ class Model(EngineModel):
         access           what texts in messages may name as a picture, besides data URLs: files, addresses on the web
 
         Messages may contain pictures if the model has a vision encoder (`vision`): parts such as {"type": "image_url",
-        "image_url": {"url": "data:image/jpeg;base64,..."}} or {"type": "image", "image": Path("photo.jpg")}.
+        "image_url": {"url": "data:image/jpeg;base64,..."}} or {"type": "image", "image": Path("photo.jpg")}, where
+        the image may also be bytes, an image of Pillow's, or an array uint8[height, width, 3].
 
         The remaining arguments are those of `generate`. Without `stream`, use
         `await asyncio.to_thread(model.chat, messages)` to avoid blocking an event loop. Raises TypeError and ValueError

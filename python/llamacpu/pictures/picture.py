@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Picture", "PictureLimits"]
+__all__ = ["ORIENTATION", "Picture", "PictureLimits"]
 
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
+"""The number under which EXIF data say how the camera was held."""
+
 Value = TypeVar("Value")
 
 
@@ -41,6 +43,13 @@ class PictureLimits:
         """Raise PictureError for a file of more bytes than are accepted."""
         if size > self.bytes:
             raise PictureError(f"a picture's file has {size} bytes; at most {self.bytes} are accepted")
+
+    def check_pixels(self, width: int, height: int, called: str = "a picture") -> None:
+        """Raise PictureError for more pixels than are accepted."""
+        if width * height > self.pixels:
+            raise PictureError(
+                f"{called} has {width} x {height} pixels; at most {self.pixels} are accepted: make it smaller"
+            )
 
     def check_count(self, count: int) -> None:
         """Raise PictureError for more pictures than are accepted."""
@@ -66,12 +75,12 @@ class Picture:
         self.data: bytes = data
         self.name: str = name
         # Pillow decodes an icon when it opens it.
-        self._check_pixels(*icon_size(data), limits)
+        limits.check_pixels(*icon_size(data), self._called)
         image = self._guarded(self._open)
         width, height = stored_size(image)
         if width < 1 or height < 1:
             raise PictureError(f"{self._called} has no pixels")
-        self._check_pixels(width, height, limits)
+        limits.check_pixels(width, height, self._called)
         self.format: str = str(image.format)
         turn = _orientation(image)
         self.size: tuple[int, int] = (width, height) if turn >= 5 else (height, width)
@@ -96,12 +105,6 @@ class Picture:
     @property
     def _called(self) -> str:
         return f"the picture {self.name}" if self.name else "a picture"
-
-    def _check_pixels(self, width: int, height: int, limits: PictureLimits) -> None:
-        if width * height > limits.pixels:
-            raise PictureError(
-                f"{self._called} has {width} x {height} pixels; at most {limits.pixels} are accepted: make it smaller"
-            )
 
     def _open(self) -> Any:
         module = image_module()
@@ -146,7 +149,7 @@ class Picture:
 def _orientation(image: Any) -> int:
     """How the camera was held, 1 (upright) to 8; 1 if the file does not say or cannot be understood."""
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
+        found = image.getexif().get(ORIENTATION, 1)
     except Exception:
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1

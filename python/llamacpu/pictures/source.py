@@ -1,4 +1,4 @@
-"""Where a picture comes from: bytes, a path, a data URL, or an address on the web."""
+"""Where a picture comes from: bytes, a path, a data URL, an address on the web, or an image in memory."""
 
 from __future__ import annotations
 
@@ -8,23 +8,34 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
 from llamacpu.arguments import described
 from llamacpu.errors import PictureError
+from llamacpu.pictures.in_memory import file_of_image, is_image_in_memory
 from llamacpu.pictures.picture import Picture, PictureLimits
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
 
 __all__ = ["PictureAccess", "PictureSource", "check_media_type", "from_base64", "read_picture"]
 
-PictureSource: TypeAlias = "Picture | bytes | bytearray | memoryview | os.PathLike[str] | str"
-"""A picture, the bytes of its file, a path, or a text: a data URL, a path or an address."""
+PictureSource: TypeAlias = (
+    "Picture | bytes | bytearray | memoryview | os.PathLike[str] | str | Image | NDArray[np.uint8]"
+)
+"""A picture, the bytes of its file, a path, a text (a data URL, a path or an address), an image of Pillow's, or an
+array uint8[height, width, 3]."""
 
 
 @dataclass(frozen=True)
 class PictureAccess:
-    """What texts in messages may name, besides data URLs. Bytes and `Path`s, which no client can send, are always read.
+    """What texts in messages may name, besides data URLs.
+
+    Bytes, `Path`s and images in memory, which no client can send, are always read.
 
     files      paths and file: URLs of this machine
     addresses  http: and https: URLs; those of this machine and its network are refused in any case
@@ -43,12 +54,16 @@ def read_picture(source: object, access: PictureAccess | None = None, limits: Pi
     access, limits = access or PictureAccess(), limits or PictureLimits()
     if isinstance(source, Picture):
         return source
+    if is_image_in_memory(source):
+        return Picture(file_of_image(source, limits), limits)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return Picture(bytes(source), limits)
     if isinstance(source, os.PathLike):
         return Picture(_file(Path(source), limits), limits, Path(source).name)
     if not isinstance(source, str):
-        raise TypeError(f"a picture is {described(source)}; expected bytes, a path, a data URL or an address")
+        raise TypeError(
+            f"a picture is {described(source)}; expected bytes, a path, a data URL, an address, or an image of Pillow's"
+        )
     if not source.strip():
         raise PictureError("a picture's address is empty; expected a data URL (data:image/jpeg;base64,...)")
     scheme = source[:8].partition(":")[0].lower() if ":" in source[:8] else ""
