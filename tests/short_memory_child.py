@@ -1,6 +1,7 @@
 """Does one thing with less and less memory, each time in a fork of a process that has done it with enough.
 
-usage: short_memory_child.py CASE MODEL FOLDER     prints one JSON object: outcome -> how often, and what was wrong
+Reads lines of JSON, [CASE, MODEL, FOLDER], and answers each with one: outcome -> how often, and what was wrong. Each
+case runs in a fork of this process, which itself only imports.
 
 A fork that gets `room` bytes of address space more than it has ends in one of three ways: it does the thing, with the
 same result; or it says that memory is short, and does the thing when it gets more; or it dies, which is what is looked
@@ -293,7 +294,7 @@ def forked(work: Work, room: int, wanted: Any) -> str:
     return said if code == 0 and said else f"wrong: ended with {code}"
 
 
-def main(name: str, path: str, folder: str) -> None:
+def sweep(name: str, path: str, folder: str) -> dict[str, Any]:
     work = CASES[name](Path(path), Path(folder))
     # With another model, so that what is imported late has been, and the forks find everything as cold as at first.
     wanted = CASES[name](Path(path), Path(folder))()
@@ -310,8 +311,24 @@ def main(name: str, path: str, folder: str) -> None:
         done = done + 1 if end == "done" else 0
         if done == 3 or len(wrong) == 3:
             break
-    sys.stdout.write(json.dumps({"outcomes": outcomes, "wrong": wrong}))
+    return {"outcomes": outcomes, "wrong": wrong}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            try:
+                print(json.dumps(sweep(*json.loads(line))), flush=True)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        if status:
+            code = os.waitstatus_to_exitcode(status)
+            print(json.dumps({"outcomes": {}, "wrong": [f"the sweep ended with {code}"]}), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -114,7 +114,8 @@ def test_info_tells_the_memory_of_states(path: Path, model: Model) -> None:
 def test_short_memory(path: Path, tmp_path: Path) -> None:
     package = str(Path(llamacpu.__file__).parent.parent)
     child = subprocess.run(
-        [sys.executable, HERE / "short_memory_child.py", "rewinding", path, tmp_path],
+        [sys.executable, HERE / "short_memory_child.py"],
+        input=json.dumps(["rewinding", str(path), str(tmp_path)]) + "\n",
         capture_output=True,
         text=True,
         timeout=300,

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,22 @@ MODELS = {
 EVERY = ("forward", "load", "sessions", "prepare")
 
 
+@pytest.fixture(scope="module")
+def child() -> Iterator[subprocess.Popen[str]]:
+    """The process whose forks do everything: what it imports is imported once."""
+    package = str(Path(llamacpu.__file__).parent.parent)
+    started = subprocess.Popen(
+        [sys.executable, HERE / "short_memory_child.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # With one arena the heap has nothing in hand that the sweep does not know of.
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([package, str(HERE)]), "MALLOC_ARENA_MAX": "1"},
+    )
+    with started:
+        yield started
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the sweep limits the address space and reads /proc")
 @pytest.mark.parametrize(
     ("model", "name"),
@@ -34,19 +50,15 @@ EVERY = ("forward", "load", "sessions", "prepare")
     + [("plain", name) for name in (*EVERY, "encode", "encode_one_word", "decode", "tokenizer")]
     + [("experts", name) for name in EVERY],
 )
-def test_sweep(model: str, name: str, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_sweep(
+    model: str, name: str, tiny_model: Callable[..., Path], tmp_path: Path, child: subprocess.Popen[str]
+) -> None:
     kind, shape = MODELS[model]
-    package = str(Path(llamacpu.__file__).parent.parent)
-    # With one arena the heap has nothing in hand that the sweep does not know of.
-    child = subprocess.run(
-        [sys.executable, HERE / "short_memory_child.py", name, tiny_model(shape, kind), tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([package, str(HERE)]), "MALLOC_ARENA_MAX": "1"},
-    )
-    assert child.returncode == 0, child.stderr[-3000:]
-    result = json.loads(child.stdout)
+    assert child.stdin
+    assert child.stdout
+    child.stdin.write(json.dumps([name, str(tiny_model(shape, kind)), str(tmp_path)]) + "\n")
+    child.stdin.flush()
+    result = json.loads(child.stdout.readline())
     assert result["wrong"] == [], result
     # The system refuses threads in its own words.
     typed = {"done", "MemoryError"} | ({"LlamaCpuError"} if name.startswith("load") else set())
