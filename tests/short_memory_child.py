@@ -314,12 +314,17 @@ def sweep(name: str, path: str, folder: str) -> dict[str, Any]:
     return {"outcomes": outcomes, "wrong": wrong}
 
 
+def answer(result: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
             try:
-                print(json.dumps(sweep(*json.loads(line))), flush=True)
+                answer(sweep(*json.loads(line)))
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()
@@ -327,7 +332,7 @@ def main() -> None:
         _, status = os.waitpid(child, 0)
         if status:
             code = os.waitstatus_to_exitcode(status)
-            print(json.dumps({"outcomes": {}, "wrong": [f"the sweep ended with {code}"]}), flush=True)
+            answer({"outcomes": {}, "wrong": [f"the sweep ended with {code}"]})
 
 
 if __name__ == "__main__":
