@@ -12,6 +12,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from llamacpu.drafting.cost import StepCost
     from llamacpu.engine.interfaces import CancelToken, SessionLike
 
 MOST_TOKENS = 15
@@ -28,6 +29,14 @@ class Drafter(ABC):
     """Whether a proposal costs next to nothing, so that its quality may be observed without using it."""
     whole: bool = False
     """Whether a proposal costs the same whatever its length."""
+    cost: StepCost | None = None
+    """What steps cost, as whoever runs the steps of several texts has measured. None: the passes over this text are
+    measured."""
+
+    @property
+    def others(self) -> int:
+        """How many tokens of other texts the next pass will probably have."""
+        return 0
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -62,6 +71,8 @@ class Draft(ABC):
     pass and by how many proposals were right; otherwise always propose `max_tokens`.
     """
 
+    free: bool = False
+    """Whether its drafters and their proposals cost next to nothing."""
     reads_states: bool = False
     """Whether its drafters read hidden states of the model, those of the prompt included: they begin before it."""
     follows_pictures: bool = True

@@ -15,6 +15,8 @@ _START = 0.5
 _INCOME = 0.02
 _MOST = 4.0
 _LEAST = -1.0
+# How many times as long a proposal may make a pass that other texts share: they wait for it and gain nothing.
+_MOST_SHARED = 1.1
 
 
 class AdaptiveLength:
@@ -34,6 +36,8 @@ class AdaptiveLength:
         self._tried = [0.0] * len(_BELIEF)
         self._account = _START
         self._effort = 0.0
+        # Tokens of other texts in the pass of the last choice.
+        self._others = 0
 
     def chance(self, strength: int) -> float:
         """The chance that the next token of a proposal is right, given the length of its match (0: unknown)."""
@@ -41,11 +45,14 @@ class AdaptiveLength:
         belief = _BELIEF_WEIGHT * _BELIEF[place]
         return (self._right[place] + belief) / (self._tried[place] + _BELIEF_WEIGHT)
 
-    def choose(self, strength: int, room: int, watched: bool) -> int:
+    def choose(self, strength: int, room: int, watched: bool, others: int = 0) -> int:
         """How many tokens to propose, at most `room`; 0 if that pays off best.
 
         watched: whether proposals that are not made are still compared with the text. If not, one is made now and then.
+        others: tokens of other texts in the same pass. A proposal then has to lengthen the pass by less, relatively,
+        than it adds to the tokens of all texts together, and never by much.
         """
+        self._others = others
         if not self._cost.known:
             return 0
         best, best_rate = 0, 1.0
@@ -54,12 +61,13 @@ class AdaptiveLength:
             likely *= self.chance(_later(strength, count - 1))
             expected += likely
             cost = self._passes(count)
-            if cost - 1 > self._account:
+            if cost - 1 > self._account or (others and cost > _MOST_SHARED):
                 break
             if not watched and best == 0 and count == 1:
                 best = 1
-            if expected / cost > best_rate:
-                best, best_rate = count, expected / cost
+            rate = (others + expected) / (others + 1) / cost
+            if rate > best_rate:
+                best, best_rate = count, rate
         return best
 
     def passed(self) -> None:
@@ -79,12 +87,17 @@ class AdaptiveLength:
         if count:
             share = 0.2 if self._effort else 1.0
             self._effort += share * (min(effort / (1 if self._whole else count), 1.0) - self._effort)
-        balance = right - (self._cost.ratio(1 + count) - 1) - effort
+        balance = right / (self._others + 1) - (self._longer(count) - 1) - effort
         self._account = min(max(self._account + balance, _LEAST), _MOST)
 
     def _passes(self, count: int) -> float:
         """The cost of making and checking a proposal, in passes over one token."""
-        return self._cost.ratio(1 + count) + (1 if self._whole else count) * self._effort
+        return self._longer(count) + (1 if self._whole else count) * self._effort
+
+    def _longer(self, count: int) -> float:
+        """How many times as long `count` proposed tokens make the pass."""
+        least = self._others + 1
+        return self._cost.ratio(least + count) / self._cost.ratio(least)
 
     def _note(self, strength: int, right: float) -> None:
         place = _class_of(strength)

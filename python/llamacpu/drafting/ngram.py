@@ -72,6 +72,8 @@ class NGramDraft(Draft):
     one token or none. Drafting helps where answers repeat text: quoting, summarizing, editing, code, tables.
     """
 
+    free = True
+
     def __init__(self, min_match: int = 1, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
         super().__init__(max_tokens, adaptive)
         if not 1 <= min_match <= _LONGEST_MATCH:

@@ -30,9 +30,11 @@ class Proposer:
         self.accepted: int = 0
         self.seconds: float = 0.0
         self._draft = draft
-        self._cost = cost_of(session.model)
         self._text = list(prompt)
         self._drafter = draft.begin(session, self._text, cancel)
+        # Passes that others share take longer than the tokens of this text alone would.
+        self._measures = self._drafter.cost is None
+        self._cost = self._drafter.cost or cost_of(session.model)
         self._rule = AdaptiveLength(self._cost, draft.max_tokens, self._drafter.whole)
         self._strength = 0
         self._made_in = 0.0
@@ -71,7 +73,7 @@ class Proposer:
             return []
         count = min(room, self._draft.max_tokens)
         if self._draft.adaptive:
-            count = self._rule.choose(strength, room, watched=drafter.free)
+            count = self._rule.choose(strength, room, drafter.free, drafter.others)
         tokens: list[int] = []
         if count:
             tokens = _of_text(drafter.propose(count))[:count]
@@ -88,7 +90,8 @@ class Proposer:
 
     def passed(self, tokens: int, seconds: float) -> None:
         """Record that a pass over `tokens` tokens took `seconds`."""
-        self._cost.note(tokens, seconds)
+        if self._measures:
+            self._cost.note(tokens, seconds)
         self._rule.passed()
         self.drafted += tokens - 1
 

@@ -11,7 +11,7 @@ memory                the memory budget of keys and values
 prefix_cache          prefixes in memory, in the order of their tokens; prefix_files, prefix_writer: those on disk
 prefixes              what a request finds already computed: by earlier or concurrent requests, or in a file
 admission, desk       the queue; a request's way through it
-quiet_drafts          speculative decoding while a request runs alone
+quiet_drafts          speculative decoding as far as the prices of steps leave room for it
 engine                `Engine`, the public interface
 """
 

@@ -9,6 +9,7 @@ from llamacpu.scheduler.plan import SHORT
 from llamacpu.scheduler.shares import ANSWER_WEIGHT, PROMPT_WEIGHT
 
 if TYPE_CHECKING:
+    from llamacpu.drafting.cost import StepCost
     from llamacpu.scheduler.jobs import Part
     from llamacpu.scheduler.pace import Pace
     from llamacpu.scheduler.shares import Shares
@@ -24,14 +25,17 @@ def charge(parts: Sequence[Part], shares: Shares) -> None:
         shares.charge(part.job.slot.client, len(part.ids), ANSWER_WEIGHT if short else PROMPT_WEIGHT)
 
 
-def note(parts: Sequence[Part], seconds: float, pace: Pace, statistics: Statistics) -> None:
-    """Record how long a step with these parts took."""
+def note(parts: Sequence[Part], seconds: float, pace: Pace, cost: StepCost, statistics: Statistics) -> int | None:
+    """Record how long a step with these parts took; return its number of tokens, None if some were of prompts."""
     tokens = sum(len(part.ids) for part in parts)
     decoding = sum(len(part.ids) for part in parts if len(part.job.ids) <= SHORT)
     pace.note(decoding, tokens - decoding, seconds)
+    if decoding == tokens:
+        cost.note(tokens, seconds)
     with statistics.lock:
         statistics.steps += 1
         statistics.step_tokens += tokens
         statistics.step_seconds.observe(seconds)
         statistics.batch_sessions.observe(len(parts))
         statistics.batch_tokens.observe(tokens)
+    return tokens if decoding == tokens else None

@@ -71,9 +71,16 @@ class Desk:
                 # The thread that watches the waiting requests does not know about this one yet.
                 self.scheduler.wake()
 
-    def alone(self) -> bool:
-        """Return whether at most one request is running."""
-        return len(self._running) <= 1
+    def company(self, own: int) -> int | None:
+        """How many tokens other requests than one that had `own` tokens in the last step will have in the next one.
+
+        None if they read prompts.
+        """
+        others = len(self._running) - 1
+        if others <= 0:
+            return 0
+        decoded = self.scheduler.decoded
+        return None if decoded is None else max(others, decoded - own)
 
     def drain(self, seconds: float) -> bool:
         """Accept no more requests and wait for the existing ones; return whether all ended within `seconds`."""

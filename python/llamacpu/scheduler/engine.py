@@ -182,8 +182,9 @@ class Engine:
         timeout    seconds from now until it ends with the finish reason "timeout"; `None` for the engine's timeout
         cancel     a token that stops it, as `Request.cancel` does
         overflow   as in `llamacpu.generation.generate`
-        draft      the source of draft tokens for speculative decoding, as in `generate`; they are proposed only while
-                   the request runs alone, and never change its text
+        draft      the source of draft tokens for speculative decoding, as in `generate`; they never change the text.
+                   While others run, only adaptive drafts that cost nothing (`NGramDraft`, "auto") propose any, and only
+                   what makes a step hardly longer
         on_prompt  called with how much of the prompt has been processed, in a thread of the engine
         on_picture called with how many of its pictures have been encoded, as in `generate`
         lora, control_vectors  what the request goes through, as for `Model.session`; requests with different adapters
@@ -210,7 +211,7 @@ class Engine:
         session.slot.preemptible = True
         drafts = draft_from(draft)
         if drafts is not None:
-            drafts = QuietDraft(drafts, self._desk.alone)
+            drafts = QuietDraft(drafts, self._desk.company, self._scheduler.cost)
         running = answer(
             session, question, overflow=overflow, draft=drafts, on_prompt=on_prompt, on_picture=on_picture, cancel=token
         )

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from llamacpu import log
+from llamacpu.drafting.cost import StepCost
 from llamacpu.engine.duty import duty_of
 from llamacpu.engine.interfaces import CancelToken
 from llamacpu.errors import Cancelled, LlamaCpuError
@@ -45,6 +46,9 @@ class Scheduler:
         self.statistics = statistics
         self.shares = shares
         self._pace = pace
+        # What steps without prompts cost, and the tokens of the last step, None if some were of prompts.
+        self.cost = StepCost()
+        self.decoded: int | None = None
         self._owner = owner
         self._duty = duty_of(model)
         self._most = most
@@ -290,7 +294,7 @@ class Scheduler:
         else:
             self._step = None
             seconds = perf_counter() - started
-            note(parts, seconds, self._pace, self.statistics)
+            self.decoded = note(parts, seconds, self._pace, self.cost, self.statistics)
             with self.changed:
                 self._expected.note(seconds)
                 charge(parts, self.shares)
