@@ -273,7 +273,7 @@ def sanitize() -> None:
     run(*cargo, "test", "--quiet", "--release", "--lib", *rebuilt, *target, *threads,
         RUSTC_BOOTSTRAP="1", RUSTFLAGS="-Zsanitizer=thread" + flags)  # fmt: skip
     crates = ["-p", "llamacpu-kernels", "-p", "llamacpu-model", "-p", "llamacpu-text"]
-    rust = ["--profile", "fast", "--lib", "--tests", *crates, "--target-dir", "target/address-sanitizer"]
+    rust = ["--profile", "fast", "--tests", *crates, "--target-dir", "target/address-sanitizer"]
     run("cargo", "test", "--quiet", *target, *rust, RUSTC_BOOTSTRAP="1", ASAN_OPTIONS="detect_leaks=0",
         RUSTFLAGS="-Zsanitizer=address -Cunsafe-allow-abi-mismatch=sanitizer")  # fmt: skip
 
@@ -356,7 +356,8 @@ def miri() -> None:
             "Error: Miri is missing; it is a component of nightly toolchains of rustup: "
             "rustup toolchain install nightly --component miri --component rust-src"
         )
-    command = (*cargo, "test", "--quiet", "-p", "llamacpu-kernels", "--lib", "--target-dir", "target/miri", "--")
+    kernels = ("-p", "llamacpu-kernels", "--test", "kernels")
+    command = (*cargo, "test", "--quiet", *kernels, "--target-dir", "target/miri", "--")
     run(*command, *MIRI_TESTS, MIRIFLAGS="-Zmiri-disable-isolation")
 
 

@@ -170,6 +170,3 @@ impl Kernel for Softmax<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,16 +7,16 @@
 
 mod block;
 mod byte_keys;
-mod copies;
+pub(crate) mod copies;
 mod gathered;
 mod indexer;
 mod items;
 mod keys;
 mod masks;
 mod page_size;
-mod pages;
+pub(crate) mod pages;
 mod relative;
-mod scores;
+pub(crate) mod scores;
 mod softmax;
 mod unpack;
 mod values;
@@ -303,6 +303,3 @@ fn note(failure: &Mutex<Option<Error>>, done: Result<(), Error>) {
         failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,7 +6,7 @@
 //! same bits for any number of threads and every instruction set.
 
 mod activation;
-mod attention;
+pub(crate) mod attention;
 mod byte_operand;
 mod byte_product;
 mod byte_tile;
@@ -22,9 +22,6 @@ mod product;
 mod right;
 mod tile;
 mod view;
-
-#[cfg(test)]
-mod tests;
 
 pub use activation::{activate_backward, clamped_swiglu_backward, gated_backward, soft_cap_backward};
 pub use attention::{AttentionGradients, AttentionShape, attention_backward, attention_forward};

@@ -218,6 +218,3 @@ fn sized<T: Clone>(buffer: &mut Vec<T>, len: usize, value: T) -> Result<&mut [T]
     memory::grow(buffer, len, value, "pieces of weights").map_err(|error| (0, error))?;
     Ok(&mut buffer[..len])
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,8 +1,6 @@
 //! Instruction sets: sets of features, detected once and selected at run time, by name through `LLAMACPU_ISA`.
 
 pub(crate) mod sets;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 
@@ -229,12 +227,24 @@ impl Isa {
     }
 
     /// AMX without asking for it, where the processor has what else the set needs: for tests that emulate its instructions.
-    #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
-    pub(crate) fn emulated_amx() -> Option<Self> {
+    ///
+    /// # Safety
+    /// The process emulates the instructions of AMX before it uses the set, or the processor has them.
+    #[doc(hidden)]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub unsafe fn emulated_amx() -> Option<Self> {
         NAMED
             .iter()
             .find(|named| named.name == "amx")
             .and_then(|named| Self::of(named, Self::found().with(Feature::AmxInt8)))
+    }
+
+    /// Names and features of the sets that a processor with these features would have.
+    #[doc(hidden)]
+    pub fn sets_with(features: &[Feature]) -> Vec<(&'static str, Vec<Feature>)> {
+        let found = features.iter().copied().fold(Features::NONE, Features::with);
+        let sets = NAMED.iter().filter_map(|named| Self::of(named, found));
+        sets.map(|isa| (isa.name, isa.features().collect())).collect()
     }
 
     fn found() -> Features {

@@ -11,7 +11,7 @@ const BLOCK: usize = 8 * LANES;
 const NEGLIGIBLE: f32 = -87.0;
 /// llama.cpp stores no log-probability further below the largest than this, and ignores tokens of the original model whose
 /// log-probability is below minus this.
-const KEPT_RANGE: f32 = 16.0;
+pub const KEPT_RANGE: f32 = 16.0;
 /// Words in front of the codes of a record: the scale and the smallest log-probability, as floats.
 pub const RECORD_HEAD: usize = 4;
 const LARGEST_CODE: f32 = 65535.0;
@@ -180,6 +180,3 @@ impl Kernel for Diverge<'_> {
         (total, weighted)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,29 +3,24 @@
 //! A format is one row of [`FormatInfo`] and one implementation of [`Blocks`] in the file of its family. Products do not
 //! know formats: they only know the [`Packing`] that a format names, the layout of its weights in memory for the kernels.
 
-mod blocks;
-mod compression;
-mod decompress;
+pub(crate) mod blocks;
+pub(crate) mod compression;
+pub(crate) mod decompress;
 #[cfg(target_arch = "x86_64")]
 mod decompress_avx512;
 mod decompress_scales;
 mod floats;
 mod four_bit_tables;
 mod grids;
-mod i_quants;
+pub(crate) mod i_quants;
 mod k_quants;
-mod layout;
+pub(crate) mod layout;
 mod low_bits;
-mod nvfp4;
-mod pack;
+pub(crate) mod nvfp4;
+pub(crate) mod pack;
 mod quantize;
 mod simple;
-mod ternary;
-
-#[cfg(test)]
-mod compression_tests;
-#[cfg(test)]
-mod tests;
+pub(crate) mod ternary;
 
 pub(crate) use compression::Compression;
 pub(crate) use decompress::Decompress;
@@ -89,17 +84,17 @@ pub struct FormatInfo {
     /// Dequantizes whole blocks; the slices must match in size (see [`Format::dequantize`] for a checked call).
     pub(crate) dequantize: fn(&[u8], &mut [f32]),
     /// The same, compiled for an instruction set.
-    pub(crate) dequantize_on: fn(Isa, &[u8], &mut [f32]),
+    pub dequantize_on: fn(Isa, &[u8], &mut [f32]),
     /// Quantizes whole rows; see [`Conversion`](crate::conversion::Conversion) for a checked call.
     pub(crate) quantize: Quantize,
     /// How quantized blocks are laid out for the kernels; none for plain weights, which stay as they are in the file.
-    pub(crate) packing: Option<&'static Packing>,
+    pub packing: Option<&'static Packing>,
     /// How that layout is compressed in memory, if it is.
-    pub(crate) compression: Option<&'static Compression>,
+    pub compression: Option<&'static Compression>,
     /// Restores the layout, if it is compressed.
-    pub(crate) decompress: Decompress,
+    pub decompress: Decompress,
     /// Packs 16 rows for the kernels; does nothing for plain weights.
-    pub(crate) pack: fn(Isa, &[u8], usize, Layout, &mut [u8]),
+    pub pack: fn(Isa, &[u8], usize, Layout, &mut [u8]),
 }
 
 /// The row of a quantized format, from its `Blocks`.

@@ -10,6 +10,8 @@ pub mod cpu;
 mod error;
 pub mod evaluation;
 pub mod formats;
+#[doc(hidden)]
+pub mod internals;
 pub mod low_rank;
 pub mod mapping;
 mod math;
@@ -22,17 +24,9 @@ pub mod rope;
 pub mod sampling;
 mod shared;
 pub mod simd;
-#[cfg(test)]
-mod small_calls;
 pub mod squares;
 pub mod threads;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
 pub use error::Error;
-
-/// Whether the tests run under an emulator: it is about 100 times slower, so the largest tests run fewer of their cases.
-#[cfg(test)]
-pub(crate) fn emulated() -> bool {
-    std::env::var_os("LLAMACPU_EMULATED").is_some()
-}

@@ -9,9 +9,6 @@ pub(crate) mod kernel;
 mod term;
 mod up;
 
-#[cfg(test)]
-mod tests;
-
 use crate::Error;
 use crate::context::Context;
 use crate::math::{LANES, dispatch};

@@ -5,7 +5,7 @@ mod bytes;
 mod file;
 mod guard;
 #[cfg(unix)]
-mod pages;
+pub(crate) mod pages;
 
 use std::fs::File;
 use std::ops::Deref;
@@ -51,19 +51,21 @@ enum Memory {
 }
 
 /// A way to map a file.
-type Mapper = fn(&File) -> std::io::Result<Mmap>;
+pub type Mapper = fn(&File) -> std::io::Result<Mmap>;
 
 /// Ways to map a file, best first: pages of a shared map are the system's own copy of the file, but some file systems
 /// (network file systems, those in user space) only support private maps, or none.
 const MAPPERS: [Mapper; 2] = [shared, private];
 
-fn shared(file: &File) -> std::io::Result<Mmap> {
+/// A shared map.
+pub fn shared(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the map is read-only and belongs to its `Mapping`; `check` tells whether anybody wrote to the file, and what
     // becomes of a shortened one is the business of `guard`.
     unsafe { Mmap::map(file) }
 }
 
-fn private(file: &File) -> std::io::Result<Mmap> {
+/// A private map, which is never written to.
+pub fn private(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: as in `shared`.
     unsafe { MmapOptions::new().map_copy_read_only(file) }
 }
@@ -79,7 +81,8 @@ impl Mapping {
         Self::with(source, mappers, interrupted)
     }
 
-    fn with(source: &Arc<SourceFile>, mappers: &[Mapper], interrupted: Interrupted) -> Result<Arc<Self>, Error> {
+    /// As `of`, in the first of these ways that works, or as a copy if none does.
+    pub fn with(source: &Arc<SourceFile>, mappers: &[Mapper], interrupted: Interrupted) -> Result<Arc<Self>, Error> {
         let path = source.path().display();
         if source.is_empty() {
             return Err(Error::File(format!("{path} is empty; a model file was expected")));
@@ -207,6 +210,3 @@ impl std::fmt::Debug for Memory {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -14,21 +14,21 @@ mod dispatch;
 mod double_double;
 pub mod doubles;
 mod functions;
-mod fused;
+pub(crate) mod fused;
 mod half_floats;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
 mod prefetch;
-#[cfg(test)]
-pub(crate) mod tests;
 
-pub(crate) use circle::{LARGEST_ANGLE, sine_and_cosine};
-pub(crate) use dispatch::dispatch;
-pub(crate) use double_double::{ln, power};
-pub(crate) use functions::{exp, exp2, gelu, gelu_tanh, sigmoid, silu, tanh};
-pub(crate) use fused::fma;
-pub(crate) use half_floats::{float_to_half, half_to_float};
-pub(crate) use lanes::{Kernel, LANES, Lanes, MAGIC};
+pub(crate) use circle::LARGEST_ANGLE;
+pub use circle::sine_and_cosine;
+pub use dispatch::dispatch;
+pub use double_double::{ln, power};
+pub use functions::{exp, exp2, silu};
+pub(crate) use functions::{gelu, gelu_tanh, sigmoid, tanh};
+pub use fused::fma;
+pub use half_floats::{float_to_half, half_to_float};
+pub use lanes::{Kernel, LANES, Lanes, MAGIC};
 pub(crate) use prefetch::{prefetch, prefetch_soon};

@@ -9,14 +9,14 @@
 //! The order of every sum is fixed by the format (see `tile` and `floats`), so a result has the same bits for any number of
 //! threads, any batch and every instruction set.
 
-mod activations;
+pub(crate) mod activations;
 mod additions;
 #[cfg(target_arch = "aarch64")]
 mod arm;
 mod batches;
 mod buffers;
 mod decompression;
-mod dispatch;
+pub(crate) mod dispatch;
 mod expand;
 mod first_pieces;
 mod floats;
@@ -40,15 +40,12 @@ mod regions;
 mod registers;
 mod scales;
 mod sets;
-mod spans;
+pub(crate) mod spans;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod tiled;
 mod unit;
 mod weights;
-
-#[cfg(test)]
-mod tests;
 
 pub use additions::{Addition, Change, ChangeTerm};
 pub(crate) use grouped::refuse_overlap;

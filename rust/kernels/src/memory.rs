@@ -4,7 +4,7 @@
 //! map node, allocations of the libraries below) cannot fail in Rust without ending the process: they are taken from a
 //! reserve when the system refuses, and `ready` refuses new work until the reserve is whole again.
 
-mod reserve;
+pub(crate) mod reserve;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::mpsc::sync_channel;
@@ -104,6 +104,3 @@ fn heap_has(bytes: usize) -> bool {
     unsafe { System.dealloc(place, layout) };
     true
 }
-
-#[cfg(test)]
-mod tests;

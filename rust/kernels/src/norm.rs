@@ -228,6 +228,3 @@ fn sum_of_squared_differences<L: Lanes>(set: L::Set, x: &[f32], mean: f32) -> f3
     let difference = L::load(set, &last).sub(L::splat(set, mean));
     difference.fma(difference, sums).sum()
 }
-
-#[cfg(test)]
-mod tests;

@@ -9,8 +9,6 @@
 mod convolution;
 mod recurrence;
 mod shape;
-#[cfg(test)]
-mod tests;
 
 use crate::Error;
 use crate::context::Context;

@@ -177,6 +177,16 @@ impl Rope {
         Ok(Self { frequencies, magnitude, style: settings.style })
     }
 
+    /// Radians per position, of each pair.
+    pub fn frequencies(&self) -> &[f64] {
+        &self.frequencies
+    }
+
+    /// The factor of all rotated numbers.
+    pub fn magnitude(&self) -> f64 {
+        self.magnitude
+    }
+
     /// Number of elements of each head that are rotated.
     pub fn size(&self) -> usize {
         2 * self.frequencies.len()
@@ -311,6 +321,3 @@ fn rotate<L: Lanes>(set: L::Set, first: &mut [f32], second: &mut [f32], cosines:
         b.fma(cosine, a.mul(sine)).store_part(y);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -209,6 +209,3 @@ impl Kernel for Weigh<'_> {
         (total, weighted)
     }
 }
-
-#[cfg(test)]
-mod tests;

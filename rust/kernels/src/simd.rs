@@ -34,8 +34,7 @@ use crate::cpu::sets::InstructionSet;
 
 /// The form in which a tile takes the activations and the start values of sums.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AVX2 wants the other forms"))]
-pub(crate) enum Form {
+pub enum Form {
     /// Activations as bytes; starts as integers.
     #[default]
     Whole,

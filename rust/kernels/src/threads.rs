@@ -6,9 +6,9 @@
 //! pieces.
 
 mod bandwidth;
-mod count;
+pub(crate) mod count;
 mod crew;
-mod placement;
+pub(crate) mod placement;
 mod share;
 mod sync;
 mod turn;
@@ -119,6 +119,3 @@ impl Drop for Pool {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -13,31 +13,29 @@
 //! in use, and the system has nothing to save for it then. Within a piece they are registers like any others, saved when
 //! threads take turns and when a signal arrives.
 
-mod amx;
+pub(crate) mod amx;
 mod software;
-#[cfg(test)]
-pub(crate) mod tests;
 
-pub(crate) use amx::{Amx, usable};
-pub(crate) use software::Software;
+pub use amx::{Amx, usable};
+pub use software::Software;
 
 /// Most tokens in a product.
-pub(crate) const TOKENS: usize = 16;
+pub const TOKENS: usize = 16;
 
 /// Bytes from one token's activations to the next: a block of 32 columns.
-pub(crate) const ACTIVATION_STRIDE: usize = 32;
+pub const ACTIVATION_STRIDE: usize = 32;
 
 /// Bytes from 4 columns of 16 rows of weights to the next 4.
-const WEIGHT_STRIDE: usize = 64;
+pub const WEIGHT_STRIDE: usize = 64;
 
 /// Sums from one token to the next.
-pub(crate) const SUM_STRIDE: usize = 16;
+pub const SUM_STRIDE: usize = 16;
 
 /// A unit that multiplies tiles.
 ///
 /// # Safety
 /// `multiply` reads and writes nothing but the tiles that its caller promises.
-pub(crate) unsafe trait Tiles: 'static {
+pub unsafe trait Tiles: 'static {
     /// Prepares this thread for products of `tokens` (1 to 16) × `columns` (16 or 32).
     ///
     /// # Safety
@@ -73,23 +71,23 @@ const WEIGHTS: [usize; 2] = [4, 5];
 /// The operand of `ldtilecfg`.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Configuration {
+pub struct Configuration {
     /// Number of the layout of registers: 1, 8 tiles of at most 16 rows of 64 bytes.
     palette: u8,
     /// Row at which an interrupted load or store continues: 0.
     start_row: u8,
     reserved: [u8; 14],
     /// Bytes of a row, for each tile; 8 more entries are reserved.
-    row_bytes: [u16; 16],
+    pub row_bytes: [u16; 16],
     /// Rows, for each tile; 8 more entries are reserved.
-    rows: [u8; 16],
+    pub rows: [u8; 16],
 }
 
 const _: () = assert!(size_of::<Configuration>() == 64);
 
 impl Configuration {
     /// For products of `tokens` × `columns`.
-    const fn new(tokens: usize, columns: usize) -> Self {
+    pub const fn new(tokens: usize, columns: usize) -> Self {
         let mut found = Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
         let mut set = 0;
         while set < 2 {

@@ -12,7 +12,7 @@ use crate::mapping::AlignedBytes;
 const COPY_ROWS: usize = 24;
 
 /// Whether it is faster to copy `selected` keys than to go over all `visible` ones, for so many query heads that share them.
-pub(super) fn worth_copying(selected: usize, visible: usize, group: usize) -> bool {
+pub fn worth_copying(selected: usize, visible: usize, group: usize) -> bool {
     selected.saturating_mul(group + COPY_ROWS) < visible.saturating_mul(group) / 4 * 3
 }
 

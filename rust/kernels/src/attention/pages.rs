@@ -21,7 +21,7 @@ use crate::cpu::Isa;
 use crate::math::{Kernel, LANES, Lanes, MAGIC, dispatch, float_to_half, half_to_float};
 
 /// Number of elements that share a scale.
-pub(super) const BLOCK: usize = 32;
+pub const BLOCK: usize = 32;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -292,7 +292,7 @@ fn write_value_bytes<L: Lanes>(set: L::Set, values: &mut [u8], slot: usize, valu
 /// Quantizes at most [`BLOCK`] values: returns the scale as half-precision bits, and the values divided by it, rounded to
 /// nearest, ties to even: -127 to 127. A block with a NaN or an infinity gets a scale of NaN.
 #[inline(always)]
-pub(super) fn quantize<L: Lanes>(set: L::Set, block: &[f32]) -> (u16, [i8; BLOCK]) {
+pub fn quantize<L: Lanes>(set: L::Set, block: &[f32]) -> (u16, [i8; BLOCK]) {
     let mut numbers = [0; BLOCK];
     let (first, second) = block.split_at(block.len().min(LANES));
     let halves = [L::load_part(set, first), L::load_part(set, second)];

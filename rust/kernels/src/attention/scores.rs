@@ -5,7 +5,7 @@ use super::pages::PAGE_TOKENS;
 /// Pages whose softmax is computed independently: the unit that can be given to another thread.
 pub(super) const CHUNK_PAGES: usize = 8;
 /// Number of positions of a chunk.
-pub(super) const CHUNK: usize = CHUNK_PAGES * PAGE_TOKENS;
+pub const CHUNK: usize = CHUNK_PAGES * PAGE_TOKENS;
 
 /// Scores of one query with the tokens of a page.
 pub(super) type Scores = [f32; PAGE_TOKENS];

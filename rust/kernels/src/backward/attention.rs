@@ -6,7 +6,7 @@
 
 mod gradients;
 mod shape;
-mod softmax;
+pub(crate) mod softmax;
 mod tiles;
 
 use super::pieces::{for_pieces, sized};

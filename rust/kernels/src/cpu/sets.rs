@@ -5,7 +5,7 @@ use super::Feature;
 use super::Isa;
 
 /// Work that is compiled for an instruction set by [`InstructionSet::call`].
-pub(crate) trait Code {
+pub trait Code {
     /// The result of the work.
     type Output;
     /// Does the work. Mark it and everything it calls `#[inline(always)]`; otherwise it is compiled for the baseline.
@@ -17,7 +17,7 @@ pub(crate) trait Code {
 /// # Safety
 /// `run` reads and writes only what its own contract with the caller allows, on a processor that has the set that it is
 /// compiled for.
-pub(crate) unsafe trait Entry {
+pub unsafe trait Entry {
     /// The operands of the work.
     type Operands;
     /// The result of the work.
@@ -34,7 +34,7 @@ pub(crate) unsafe trait Entry {
 /// # Safety
 /// `of` returns a token only if all features that `call` and `entry` enable are in the `Isa`, and safe code cannot get one in
 /// any other way.
-pub(crate) unsafe trait InstructionSet: Copy + Send + Sync + 'static {
+pub unsafe trait InstructionSet: Copy + Send + Sync + 'static {
     /// The token, if this set is part of `isa`.
     fn of(isa: Isa) -> Option<Self>;
 

@@ -8,7 +8,7 @@ use crate::cpu::Isa;
 use crate::math::{Kernel, LANES, Lanes, dispatch};
 
 /// A quantized format: how one block is read.
-pub(crate) trait Blocks {
+pub trait Blocks {
     /// Weights in a block: 32, 64, 128 or 256.
     const ELEMENTS: usize;
     /// Bytes of a block.

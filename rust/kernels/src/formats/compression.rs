@@ -34,7 +34,7 @@ pub(super) const TERNARY_VECTORS: usize = 13;
 
 /// How a format is compressed.
 #[derive(Debug)]
-pub(crate) struct Compression {
+pub struct Compression {
     /// The quants.
     pub(super) quants: CompressedQuants,
     /// The scales.
@@ -78,7 +78,7 @@ pub(super) enum CompressedScales {
 
 impl Compression {
     /// Whether only the scales are compressed; kernels then read the quants from memory.
-    pub(crate) const fn plain_quants(&self) -> bool {
+    pub const fn plain_quants(&self) -> bool {
         matches!(self.quants, CompressedQuants::Plain)
     }
 

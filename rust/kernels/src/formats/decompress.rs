@@ -68,7 +68,7 @@ fn mean(a: u8, b: u8) -> u8 {
 
 /// The digit that multiplying by 3 extracts, in bits 6 and 7, and the remainder.
 #[inline(always)]
-pub(super) fn digit(byte: u8) -> (u8, u8) {
+pub fn digit(byte: u8) -> (u8, u8) {
     // Three quarters of the byte, rounded down twice, which does not change the two bits; the test tries all bytes.
     let less = byte.saturating_sub(1);
     (mean(less, mean(less, 0)) & 0xc0, byte.wrapping_mul(3))

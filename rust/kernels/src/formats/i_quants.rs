@@ -57,7 +57,7 @@ const fn compression(quants: CompressedQuants) -> Compression {
 }
 
 /// f16 d; for every 32 weights 4 index bytes, then four 7-bit signs and a 4-bit scale.
-pub(crate) struct Iq2Xxs;
+pub struct Iq2Xxs;
 
 impl Blocks for Iq2Xxs {
     const ELEMENTS: usize = 256;
@@ -81,7 +81,7 @@ impl Blocks for Iq2Xxs {
 }
 
 /// f16 d; 16 bits for every 8 weights: a 9-bit index, 7-bit signs; 4-bit scales for 16 weights.
-pub(crate) struct Iq2Xs;
+pub struct Iq2Xs;
 
 impl Blocks for Iq2Xs {
     const ELEMENTS: usize = 256;
@@ -103,7 +103,7 @@ impl Blocks for Iq2Xs {
 }
 
 /// f16 d; 32 low index bytes, 32 bytes of signs, 8 bytes of high index bits; 4-bit scales for 16 weights.
-pub(crate) struct Iq2S;
+pub struct Iq2S;
 
 impl Blocks for Iq2S {
     const ELEMENTS: usize = 256;
@@ -132,7 +132,7 @@ fn nibble_scales(bytes: &[u8], out: &mut Unpacked) {
 }
 
 /// f16 d, 64 index bytes; for every 32 weights four 7-bit signs and a 4-bit scale: `d / 4 · (2 scale + 1)`.
-pub(crate) struct Iq3Xxs;
+pub struct Iq3Xxs;
 
 impl Blocks for Iq3Xxs {
     const ELEMENTS: usize = 256;
@@ -159,7 +159,7 @@ impl Blocks for Iq3Xxs {
 }
 
 /// f16 d, 64 low index bytes, 8 bytes of ninth index bits, 32 bytes of signs, 4-bit scales: `d · (2 scale + 1)`.
-pub(crate) struct Iq3S;
+pub struct Iq3S;
 
 impl Blocks for Iq3S {
     const ELEMENTS: usize = 256;
@@ -189,7 +189,7 @@ const fn iq1(scales: Scales) -> Packing {
 }
 
 /// f16 d, 32 low index bytes; 16 bits for every 32 weights: four times 3 high index bits, a 3-bit scale, a sign.
-pub(crate) struct Iq1S;
+pub struct Iq1S;
 
 impl Blocks for Iq1S {
     const ELEMENTS: usize = 256;
@@ -213,7 +213,7 @@ impl Blocks for Iq1S {
 }
 
 /// 32 low index bytes, 16 bytes of high index bits and signs, four words of 3-bit scales and a quarter of the f16 d each.
-pub(crate) struct Iq1M;
+pub struct Iq1M;
 
 impl Blocks for Iq1M {
     const ELEMENTS: usize = 256;

@@ -5,7 +5,7 @@ pub(crate) const GROUP_ROWS: usize = 16;
 
 /// Bits per quant in the packed layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bits {
+pub enum Bits {
     /// 1 bit, of a quant that is 0 or 2.
     One,
     /// 2 bits.
@@ -39,7 +39,7 @@ impl Bits {
 
 /// How a format scales its integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scales {
+pub enum Scales {
     /// One f16 for 32 weights.
     Half,
     /// One f16 for 16 weights.
@@ -69,36 +69,36 @@ impl Scales {
 ///
 /// A weight is `(value - zero) · scale - minimum`, where `value` is the quant, or the entry of `table` that it chooses.
 #[derive(Debug)]
-pub(crate) struct Packing {
+pub struct Packing {
     /// Size of a quant.
-    pub(crate) bits: Bits,
+    pub bits: Bits,
     /// Values of the quants, if the quants are not the values themselves.
-    pub(crate) table: Option<&'static [u8; 16]>,
+    pub table: Option<&'static [u8; 16]>,
     /// The value that represents zero.
-    pub(crate) zero: u8,
+    pub zero: u8,
     /// Scales and minimums.
-    pub(crate) scales: Scales,
+    pub scales: Scales,
     /// Factor (a power of two) of the f16 scale of 256 weights.
-    pub(crate) factor: f32,
+    pub factor: f32,
 }
 
 /// One block, independent of its layout in the file: quants in the order of the weights, and raw scales.
 #[derive(Debug, Clone)]
-pub(crate) struct Unpacked {
+pub struct Unpacked {
     /// Quants; a block of 32 uses the first 32.
-    pub(crate) quants: [u8; 256],
+    pub quants: [u8; 256],
     /// f16 (or bf16) bits of the block's scale.
-    pub(crate) scale: u16,
+    pub scale: u16,
     /// f16 bits of the scales of the parts, for `Scales::Half16`, whose blocks have 64 weights.
-    pub(crate) halves: [u16; 4],
+    pub halves: [u16; 4],
     /// f16 bits of the block's minimum.
-    pub(crate) minimum: u16,
+    pub minimum: u16,
     /// Byte scales of the parts, one for 32 or 16 weights.
-    pub(crate) scales: [u8; 16],
+    pub scales: [u8; 16],
     /// Byte minimums of the parts (for `Scales::Minimum16` both are stored in `scales`, the minimum in the high bits).
-    pub(crate) minimums: [u8; 16],
+    pub minimums: [u8; 16],
     /// Grid indices of 8 or 4 weights each, for formats that are compressed by them.
-    pub(crate) indices: [u16; 64],
+    pub indices: [u16; 64],
 }
 
 impl Unpacked {

@@ -9,20 +9,20 @@ use crate::cpu::sets::{Avx2, InstructionSet};
 
 /// Sizes of the packed layout of one group of 16 rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Layout {
+pub struct Layout {
     /// Bytes of the quants of 32 columns, on average over 256.
-    pub(crate) block_quants: usize,
+    pub block_quants: usize,
     /// Bytes of the scales of 32 columns, on average over 256.
-    pub(crate) block_scales: usize,
+    pub block_scales: usize,
     /// Bytes of all quants; the scales follow.
-    pub(crate) quant_bytes: usize,
+    pub quant_bytes: usize,
     /// Bytes of quants and scales, a multiple of 64.
-    pub(crate) group_bytes: usize,
+    pub group_bytes: usize,
 }
 
 impl Layout {
     /// The layout of rows of `columns` weights (whole blocks); none if its size overflows.
-    pub(crate) fn new(packing: &Packing, compression: Option<&Compression>, columns: usize) -> Option<Self> {
+    pub fn new(packing: &Packing, compression: Option<&Compression>, columns: usize) -> Option<Self> {
         let compressed = compression.and_then(Compression::quant_bytes).map(|bytes| bytes / 8);
         let block_quants = compressed.unwrap_or(packing.bits.block_bytes());
         let block_scales = wide_bytes(packing.scales, compression) / 8;
@@ -68,7 +68,7 @@ fn pack_avx2<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u
 /// Packs a group: `rows` (1 to 16) rows of whole blocks, one after the other in `source`, into `group_bytes` at `out`. Missing
 /// rows become zeros.
 #[inline(always)]
-pub(crate) fn pack_group<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
+pub fn pack_group<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
     if source.is_empty() {
         return;
     }

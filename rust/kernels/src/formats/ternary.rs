@@ -12,7 +12,7 @@ use super::quantize::search::inverse;
 const PACKING: Packing = Packing { bits: Bits::Two, table: None, zero: 1, scales: Scales::Signed32, factor: 1.0 };
 
 /// 48 + 4 bytes of five (four) base-3 digits, f16 d.
-pub(crate) struct Tq1_0;
+pub struct Tq1_0;
 
 impl Blocks for Tq1_0 {
     const ELEMENTS: usize = 256;
@@ -48,7 +48,7 @@ const fn element(first: usize, bytes: usize, digit: usize, l: usize) -> usize {
 }
 
 /// 64 bytes of bit pairs, f16 d.
-pub(crate) struct Tq2_0;
+pub struct Tq2_0;
 
 impl Blocks for Tq2_0 {
     const ELEMENTS: usize = 256;

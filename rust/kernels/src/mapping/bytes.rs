@@ -98,7 +98,7 @@ impl Bytes {
     }
 
     /// Like `release`, for bytes that are never read again: a copy also returns its memory, and then contains zeros there.
-    pub(crate) fn discard(&self) {
+    pub fn discard(&self) {
         if let Source::File(map) = &self.source {
             map.release(self.start, self.len, true);
         }

@@ -7,7 +7,7 @@ pub(super) fn whole_pages(start: usize, len: usize) -> (usize, usize) {
 }
 
 /// Size of a memory page in bytes.
-pub(super) fn page_size() -> usize {
+pub fn page_size() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096).max(1)

@@ -38,7 +38,7 @@ const COSINE: [f64; 8] = [
 /// Whole quarter turns are subtracted exactly: with `n` of them, the products of `n` and the parts of [`QUARTER`] are
 /// represented by two numbers each, and so is the remainder (W. Cody and W. Waite, "Software Manual for the Elementary
 /// Functions", 1980).
-pub(crate) fn sine_and_cosine(x: f64) -> (f64, f64) {
+pub fn sine_and_cosine(x: f64) -> (f64, f64) {
     let shifted = x * std::f64::consts::FRAC_2_PI + MAGIC;
     let n = shifted - MAGIC;
     let (first, first_rest) = two_product(n, QUARTER[0]);
@@ -64,6 +64,3 @@ pub(crate) fn sine_and_cosine(x: f64) -> (f64, f64) {
 fn polynomial(coefficients: &[f64], x: f64) -> f64 {
     coefficients.iter().fold(0.0, |sum, coefficient| sum * x + coefficient)
 }
-
-#[cfg(test)]
-mod tests;

@@ -13,7 +13,7 @@ use crate::cpu::sets::*;
 
 /// Runs the kernel compiled for `isa`.
 #[inline]
-pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
         if let Some(set) = Avx512::of(isa) {

@@ -104,13 +104,13 @@ fn power_of_two(n: i64) -> f64 {
 }
 
 /// The natural logarithm of a normal positive number, correctly rounded except for a few cases in 2^40.
-pub(crate) fn ln(x: f64) -> f64 {
+pub fn ln(x: f64) -> f64 {
     DoubleDouble::ln(x).high
 }
 
 /// `base^(numerator / denominator)` for a normal positive base, correctly rounded except for a few cases in 2^40; 0 and
 /// infinity for results beyond e^-700 and e^700.
-pub(crate) fn power(base: f64, numerator: f64, denominator: f64) -> f64 {
+pub fn power(base: f64, numerator: f64, denominator: f64) -> f64 {
     let exponent = DoubleDouble::ln(base).times(DoubleDouble::new(numerator, 0.0)).over(denominator);
     match exponent.high {
         x if x < -700.0 => 0.0,
@@ -118,6 +118,3 @@ pub(crate) fn power(base: f64, numerator: f64, denominator: f64) -> f64 {
         _ => exponent.exp().high,
     }
 }
-
-#[cfg(test)]
-mod tests;

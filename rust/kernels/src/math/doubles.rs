@@ -130,6 +130,3 @@ pub fn exp(isa: Isa, values: &mut [f64]) {
 pub fn ln(isa: Isa, values: &mut [f64]) {
     dispatch(isa, Ln(values));
 }
-
-#[cfg(test)]
-pub(super) mod tests;

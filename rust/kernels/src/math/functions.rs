@@ -40,7 +40,7 @@ const TAIL: [f32; 10] = [
 /// `2^x` for x up to 0, with an error below one unit in the last place; results that would be subnormal are 0, NaN stays
 /// NaN. Used for the weights of a softmax: faster than [`exp`], since one subtraction reduces the range of x exactly.
 #[inline(always)]
-pub(crate) fn exp2<L: Lanes>(x: L) -> L {
+pub fn exp2<L: Lanes>(x: L) -> L {
     let set = x.set();
     let shifted = x.add(L::splat(set, MAGIC));
     let r = x.sub(shifted.sub(L::splat(set, MAGIC)));
@@ -54,7 +54,7 @@ pub(crate) fn exp2<L: Lanes>(x: L) -> L {
 /// `exp(x)` with an error below one unit in the last place for x up to 88; results that would be subnormal are 0, larger x
 /// count as 88, NaN stays NaN.
 #[inline(always)]
-pub(crate) fn exp<L: Lanes>(x: L) -> L {
+pub fn exp<L: Lanes>(x: L) -> L {
     let set = x.set();
     // This order preserves NaN: `min` returns its argument unless the bound is smaller.
     let x = L::splat(set, LARGEST).min(x);
@@ -95,7 +95,7 @@ fn polynomial<L: Lanes, const N: usize>(x: L, coefficients: [f32; N]) -> L {
 
 /// `x / (1 + exp(-x))`, computed through `exp(-|x|)` so that nothing overflows.
 #[inline(always)]
-pub(crate) fn silu<L: Lanes>(x: L) -> L {
+pub fn silu<L: Lanes>(x: L) -> L {
     x.mul(sigmoid(x))
 }
 

@@ -2,7 +2,7 @@
 
 /// `a * b + c` rounded once, on every processor.
 #[inline(always)]
-pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
+pub fn fma(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, c) } else { software_fma(a, b, c) }
 }
 
@@ -13,7 +13,7 @@ pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
 /// value. (S. Boldo and G. Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to
 /// odd", IEEE Transactions on Computers 57(4), 2008. The error term is D. Knuth's TwoSum.)
 #[inline(always)]
-pub(crate) fn software_fma(a: f32, b: f32, c: f32) -> f32 {
+pub fn software_fma(a: f32, b: f32, c: f32) -> f32 {
     let (product, addend) = (f64::from(a) * f64::from(b), f64::from(c));
     let sum = product + addend;
     let part = sum - product;

@@ -2,7 +2,7 @@
 
 /// Converts half precision to `f32`, exactly.
 #[inline(always)]
-pub(crate) fn half_to_float(half: u16) -> f32 {
+pub fn half_to_float(half: u16) -> f32 {
     let sign = u32::from(half & 0x8000) << 16;
     let magnitude = u32::from(half & 0x7fff) << 13;
     // The exponent bias differs by 127 - 15; the product is exact and makes subnormal halves normal.
@@ -15,7 +15,7 @@ pub(crate) fn half_to_float(half: u16) -> f32 {
 /// Converts `f32` to half precision, rounded to nearest, ties to even; beyond 65504 plus half a step, to infinity. A NaN
 /// keeps the upper bits of its payload and becomes quiet.
 #[inline(always)]
-pub(crate) fn float_to_half(value: f32) -> u16 {
+pub fn float_to_half(value: f32) -> u16 {
     let bits = value.to_bits();
     let sign = (bits >> 16) & 0x8000;
     let magnitude = bits & 0x7fff_ffff;

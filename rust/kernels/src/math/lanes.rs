@@ -3,14 +3,15 @@
 use crate::cpu::sets::{Code, InstructionSet};
 
 /// Number of lanes in a vector.
-pub(crate) const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 /// Sixteen `f32` values and the operations that all kernels are built from.
 ///
 /// A value comes from the token of an instruction set or from other values, so it exists only where the processor has the set.
 /// Every function is `#[inline(always)]`, since in code that [`dispatch`](super::dispatch) did not compile for the set every
 /// instruction becomes a call: slow, but sound.
-pub(crate) trait Lanes: Copy + Send + Sync + 'static {
+#[expect(clippy::return_self_not_must_use, reason = "nobody adds two vectors for anything but their sum")]
+pub trait Lanes: Copy + Send + Sync + 'static {
     /// The instruction set.
     type Set: InstructionSet;
     /// Sixteen `i32` values, with the same guarantee.
@@ -163,10 +164,10 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
 
 /// `1.5 * 2^23`: adding it to a number below `2^22` in magnitude rounds that to an integer, ties to even, which is then in
 /// the low bits.
-pub(crate) const MAGIC: f32 = 12_582_912.0;
+pub const MAGIC: f32 = 12_582_912.0;
 
 /// Work that is generic over the instruction set.
-pub(crate) trait Kernel {
+pub trait Kernel {
     /// The result of the work.
     type Output;
     /// Does the work. Mark it and everything it calls with `L` `#[inline(always)]`.

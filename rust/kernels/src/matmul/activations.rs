@@ -15,15 +15,15 @@ use crate::simd::Form;
 
 /// Requirements of a kind of weights beyond quants and scales.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Needs {
+pub struct Needs {
     /// Zero point: subtracted from every weight.
-    pub(crate) zero: i32,
+    pub zero: i32,
     /// Sums per 32 columns.
-    pub(crate) parts: usize,
+    pub parts: usize,
     /// Whether sums are also needed as pairs of 16 bits; the columns are then a multiple of 256.
-    pub(crate) pairs: bool,
+    pub pairs: bool,
     /// The form of start values and activations.
-    pub(crate) form: Form,
+    pub form: Form,
 }
 
 /// The order of the quants of a block of 32 values of each column, in groups of 4.
@@ -41,19 +41,19 @@ pub(crate) enum Order {
 
 /// Start values and sums for weights with the same needs.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Variant<I, F> {
+pub struct Variant<I, F> {
     /// The needs of these weights.
-    pub(crate) needs: Needs,
+    pub needs: Needs,
     /// `-zero · Σ activation`: `[tile][block][part][column]`; see `Form` for its halves.
-    pub(crate) starts: I,
+    pub starts: I,
     /// `Σ activation · scale`, in the same order.
-    pub(crate) sums: F,
+    pub sums: F,
     /// The same as pairs of 16 bits: `[tile][block · parts / 2][column]`.
-    pub(crate) pairs: I,
+    pub pairs: I,
     /// The value of 1 in `pairs`: `[tile][block / 8][column]`.
-    pub(crate) pair_scales: F,
+    pub pair_scales: F,
     /// Activations as pairs of 16 bits, for `Form::Words`: `[tile][block][16][column]`.
-    pub(crate) words: I,
+    pub words: I,
 }
 
 impl<I, F> Variant<I, F> {
@@ -61,7 +61,7 @@ impl<I, F> Variant<I, F> {
     ///
     /// # Panics
     /// If there is none: any other variant would be wrong and of a different size.
-    pub(crate) fn of(variants: &[Self], needs: Needs) -> &Self {
+    pub fn of(variants: &[Self], needs: Needs) -> &Self {
         let found = variants.iter().find(|variant| variant.needs == needs);
         found.unwrap_or_else(|| panic!("activations were quantized without {needs:?}"))
     }
@@ -69,13 +69,13 @@ impl<I, F> Variant<I, F> {
 
 /// Quantized activations of several tokens.
 #[derive(Debug, Default)]
-pub(crate) struct Activations {
+pub struct Activations {
     /// `[tile][block][8][column]`, 4 bytes each (see also `Order`), from the first 64 bytes of their own on.
-    pub(crate) quants: Vec<i32>,
+    pub quants: Vec<i32>,
     /// `[tile][block][column]`.
-    pub(crate) scales: Vec<f32>,
+    pub scales: Vec<f32>,
     /// Everything that depends on the weights' format.
-    pub(crate) variants: Vec<Variant<Vec<i32>, Vec<f32>>>,
+    pub variants: Vec<Variant<Vec<i32>, Vec<f32>>>,
 }
 
 /// Quants that may lie in front of the first 64 bytes of their own.
@@ -83,12 +83,7 @@ const ALIGNED: usize = 15;
 
 impl Activations {
     /// Makes room for `tokens` × `blocks` blocks of 32; the contents are undefined.
-    pub(crate) fn resize(
-        &mut self,
-        tokens: usize,
-        blocks: usize,
-        wanted: impl Iterator<Item = Needs>,
-    ) -> Result<(), Error> {
+    pub fn resize(&mut self, tokens: usize, blocks: usize, wanted: impl Iterator<Item = Needs>) -> Result<(), Error> {
         const PURPOSE: &str = "activations";
         resize(&mut self.quants, tokens * blocks * 8 + ALIGNED, 0, PURPOSE)?;
         resize(&mut self.scales, tokens * blocks, 0.0, PURPOSE)?;
@@ -265,13 +260,13 @@ fn pair_sums(variant: &mut Variant<&mut [i32], &mut [f32]>, columns: usize) {
 }
 
 /// Up to sixteen quantized blocks.
-pub(super) struct Blocks {
+pub struct Blocks {
     /// Signed bytes.
-    pub(super) quants: [[u8; 32]; LANES],
+    pub quants: [[u8; 32]; LANES],
     /// The value of a quant of 1.
-    pub(super) scales: [f32; LANES],
+    pub scales: [f32; LANES],
     /// Sums of the first and the last 16 quants; exact integers.
-    sums: [[f32; LANES]; 2],
+    pub sums: [[f32; LANES]; 2],
 }
 
 /// The quants that the largest magnitude of a block may become.
@@ -286,7 +281,7 @@ const SMALLEST: f32 = f32::from_bits(27 << 23);
 /// No closures: unless they are inlined, they are compiled without the instruction set of the enclosing function, and
 /// every operation becomes a call.
 #[inline(always)]
-pub(super) fn quantize_blocks<L: Lanes>(set: L::Set, blocks: &[[f32; 32]]) -> Blocks {
+pub fn quantize_blocks<L: Lanes>(set: L::Set, blocks: &[[f32; 32]]) -> Blocks {
     let mut values = [L::zero(set); 32];
     for half in 0..2 {
         let mut square = [L::zero(set); LANES];
@@ -401,6 +396,3 @@ fn tree<L: Lanes, T: Term>(set: L::Set, values: &[L; 32], inverse: L) -> L {
     }
     sums[0]
 }
-
-#[cfg(test)]
-pub(super) mod tests;

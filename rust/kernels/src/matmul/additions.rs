@@ -130,6 +130,3 @@ pub(super) fn place<'a>(
     }
     Placed { bias: addition.bias, changes, low }
 }
-
-#[cfg(test)]
-mod tests;

@@ -68,6 +68,13 @@ pub(super) fn common(isa: Isa) -> &'static Common {
     for_set!(isa, Set => Set::COMMON)
 }
 
+/// The most tokens that the instruction set multiplies straight from a file of plain weights, and the least and the most tokens
+/// of a tile where there are more.
+pub fn float_tiles(isa: Isa) -> (usize, usize, usize) {
+    let sets = &common(isa).float_panel;
+    (sets.direct_tokens, sets.least, sets.least + sets.tiles.len() - 1)
+}
+
 /// The kernels for a packing whose quants are `compressed` in memory or not; none if no format uses that combination.
 pub(super) fn kernels(isa: Isa, packing: &Packing, compressed: bool) -> Option<Kernels> {
     /// Kernels for quants, scales and largest value.

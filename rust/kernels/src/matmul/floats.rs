@@ -10,8 +10,6 @@
 pub(crate) mod panel;
 pub(crate) mod pieces;
 pub(crate) mod square;
-#[cfg(test)]
-mod tests;
 
 use std::marker::PhantomData;
 

@@ -159,6 +159,3 @@ pub(crate) fn refuse_overlap(places: &mut [(usize, usize, usize, usize)]) -> Res
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -32,19 +32,3 @@ pub fn product_peak(context: &Context, time: Duration) -> Result<f64, Error> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cpu::Isa;
-    use crate::threads::Pool;
-
-    #[test]
-    fn every_instruction_set_has_a_peak() {
-        let pool = Pool::new(1).unwrap();
-        for isa in Isa::available() {
-            let rate = product_peak(&Context::new(*isa, &pool), Duration::ZERO).unwrap();
-            assert!(rate.is_finite() && rate > 0.0, "{}", isa.name());
-        }
-    }
-}

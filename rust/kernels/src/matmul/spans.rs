@@ -5,13 +5,13 @@ use crate::memory::room;
 
 /// The tokens of a tile.
 #[derive(Clone, Copy)]
-pub(super) struct Span {
+pub struct Span {
     /// The first token.
-    pub(super) first: usize,
+    pub first: usize,
     /// Number of tokens.
-    pub(super) count: usize,
+    pub count: usize,
     /// Index of `count` among the widths.
-    pub(super) index: usize,
+    pub index: usize,
 }
 
 /// Divides tokens into tiles of the given widths (ascending, from 1): as many as possible of the largest width, the rest in
@@ -24,6 +24,20 @@ pub(super) fn spans(tokens: usize, widths: &[usize]) -> Result<Vec<Span>, Error>
             spans.push(Span { first, count, index });
             first += count;
         }
+    }
+    Ok(spans)
+}
+
+/// Divides tokens into as few tiles as possible, of widths from `least` to `most` that are as equal as possible.
+pub fn even_spans(tokens: usize, least: usize, most: usize) -> Result<Vec<Span>, Error> {
+    let count = tokens.div_ceil(most);
+    let (width, wider) = (tokens / count, tokens % count);
+    let mut first = 0;
+    let mut spans = room(count, "tiles of tokens")?;
+    for tile in 0..count {
+        let count = width + usize::from(tile < wider);
+        spans.push(Span { first, count, index: count - least });
+        first += count;
     }
     Ok(spans)
 }

@@ -5,11 +5,11 @@ use std::cell::{Cell, UnsafeCell};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// Size of the reserve in bytes of address space; it takes memory only as it is used.
-pub(super) const RESERVE: usize = 8 << 20;
+pub const RESERVE: usize = 8 << 20;
 /// Requests above this size are refused as the system would: they come from code that reports memory shortage.
-pub(super) const LARGEST: usize = 2 << 20;
+pub const LARGEST: usize = 2 << 20;
 /// New work begins only while this much of the reserve is free.
-pub(super) const NEEDED: usize = 6 << 20;
+pub const NEEDED: usize = 6 << 20;
 /// Maximum number of reserves in use at a time.
 const MOST: usize = 8;
 /// Allocation unit of the reserve in bytes.
@@ -23,7 +23,7 @@ thread_local! {
 }
 
 /// Calls `allocate`, which reports a shortage of memory, with allocations from the system alone.
-pub(super) fn fallible<R>(allocate: impl FnOnce() -> R) -> R {
+pub fn fallible<R>(allocate: impl FnOnce() -> R) -> R {
     FALLIBLE.set(true);
     let result = allocate();
     FALLIBLE.set(false);
@@ -142,7 +142,7 @@ fn another(index: usize) -> Option<usize> {
 
 /// A bump allocator: hands out one range after the other, and starts over when all have been returned. It uses no locks,
 /// which a forked process could find locked forever.
-pub(super) struct Reserve {
+pub struct Reserve {
     /// Null for the first reserve, which is `PLACE`, and for reserves that do not exist.
     start: AtomicPtr<u8>,
     /// Units handed out << 32 | ranges that are in use.
@@ -150,7 +150,8 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    pub(super) const fn new(start: *mut u8) -> Self {
+    /// A reserve that begins at this address, or, if it is null, in the static data of the process.
+    pub const fn new(start: *mut u8) -> Self {
         Self { start: AtomicPtr::new(start), state: AtomicU64::new(0) }
     }
 
@@ -159,7 +160,8 @@ impl Reserve {
         if start.is_null() { PLACE.0.get().cast() } else { start }
     }
 
-    pub(super) fn take(&self, layout: Layout) -> *mut u8 {
+    /// The next range, or null if it is too large for what is left, or may fail.
+    pub fn take(&self, layout: Layout) -> *mut u8 {
         if layout.size() > LARGEST || layout.align() > ALIGNMENT || FALLIBLE.get() {
             return std::ptr::null_mut();
         }
@@ -173,7 +175,8 @@ impl Reserve {
         taken.map_or(std::ptr::null_mut(), |state| self.start().wrapping_add(begin(state) as usize * UNIT))
     }
 
-    pub(super) fn give_back(&self, place: *mut u8, size: usize) {
+    /// Takes back a range of that size.
+    pub fn give_back(&self, place: *mut u8, size: usize) {
         let first = ((place.addr() - self.start().addr()) / UNIT) as u64;
         let end = first + size.div_ceil(UNIT) as u64;
         // Once all ranges are returned, the whole reserve is free again; the range handed out last can be reused at once.
@@ -184,11 +187,13 @@ impl Reserve {
         });
     }
 
-    pub(super) fn holds(&self, place: *mut u8) -> bool {
+    /// Whether the address is inside.
+    pub fn holds(&self, place: *mut u8) -> bool {
         place.addr().wrapping_sub(self.start().addr()) < RESERVE
     }
 
-    pub(super) fn free(&self) -> usize {
+    /// Bytes that are left.
+    pub fn free(&self) -> usize {
         RESERVE - (self.state.load(Ordering::Acquire) >> 32) as usize * UNIT
     }
 }

@@ -29,7 +29,7 @@ fn processors(count: usize) -> String {
 }
 
 #[cfg(target_os = "linux")]
-mod linux {
+pub(crate) mod linux {
     use std::collections::BTreeSet;
     use std::path::Path;
 
@@ -39,7 +39,7 @@ mod linux {
     const SLOW: f64 = 0.6;
 
     /// The processors that the scheduler may give to this process; `None` if it does not say.
-    pub(super) fn affinity() -> Option<BTreeSet<usize>> {
+    pub fn affinity() -> Option<BTreeSet<usize>> {
         // SAFETY: a processor set is plain memory, for which zero is the empty set.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
         // SAFETY: the pointer and the size are those of `set`; the call writes no more than that.
@@ -50,7 +50,7 @@ mod linux {
     }
 
     /// One thread per fast physical core among the allowed processors, `limit` at most. `devices` is `/sys/devices`.
-    pub(super) fn choose(allowed: &BTreeSet<usize>, limit: usize, devices: &Path) -> Threads {
+    pub fn choose(allowed: &BTreeSet<usize>, limit: usize, devices: &Path) -> Threads {
         let mut reasons = vec![format!("{} may be used", processors(allowed.len().max(1)))];
         let fast = fast_processors(allowed, devices);
         if fast.len() < allowed.len() {
@@ -105,7 +105,7 @@ mod linux {
     }
 
     /// Parses a list such as `0-3,8`; anything that is not a number is ignored.
-    fn parse(list: &str) -> BTreeSet<usize> {
+    pub fn parse(list: &str) -> BTreeSet<usize> {
         let number = |text: &str| text.trim().parse::<usize>().ok();
         list.trim()
             .split(',')
@@ -117,7 +117,4 @@ mod linux {
             .flat_map(|range| range.take(1 << 16))
             .collect()
     }
-
-    #[cfg(test)]
-    mod tests;
 }

@@ -12,21 +12,21 @@ pub(super) use linux::{Placement, UNKNOWN, current_processor};
 pub(super) use other::{Placement, UNKNOWN, current_processor};
 
 #[cfg(all(target_os = "linux", not(loom), not(miri)))]
-mod linux {
+pub(crate) mod linux {
     /// A processor that is not known.
-    pub(crate) const UNKNOWN: usize = usize::MAX;
+    pub const UNKNOWN: usize = usize::MAX;
 
     /// Nanoseconds: a fraction of the usual slices, of one to a few milliseconds.
     const SLICE: u64 = 200_000;
 
     /// The number of the processor that runs this thread.
-    pub(crate) fn current_processor() -> usize {
+    pub fn current_processor() -> usize {
         // SAFETY: the call takes no arguments and only returns a number.
         usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(UNKNOWN)
     }
 
     /// The processors on which this worker may run.
-    pub(crate) struct Placement {
+    pub struct Placement {
         /// What it was before a processor was excluded, and what it was set to.
         changed: Option<(libc::cpu_set_t, libc::cpu_set_t)>,
         excluded: usize,
@@ -34,14 +34,14 @@ mod linux {
 
     impl Placement {
         /// The placement of the calling thread, which gets short slices.
-        pub(crate) fn of_worker() -> Self {
+        pub fn of_worker() -> Self {
             ask_for_short_slices();
             Self { changed: None, excluded: UNKNOWN }
         }
 
         /// Excludes a processor instead of the one that was excluded before; [`UNKNOWN`] excludes none. Refusals of the
         /// system are ignored: this makes nothing but the speed better.
-        pub(crate) fn exclude(&mut self, processor: usize, workers: usize) {
+        pub fn exclude(&mut self, processor: usize, workers: usize) {
             if processor == self.excluded {
                 return;
             }
@@ -66,12 +66,14 @@ mod linux {
         }
     }
 
-    fn same(one: &libc::cpu_set_t, other: &libc::cpu_set_t) -> bool {
+    /// Whether two sets have the same processors.
+    pub fn same(one: &libc::cpu_set_t, other: &libc::cpu_set_t) -> bool {
         // SAFETY: compares two sets of the same size.
         unsafe { libc::CPU_EQUAL(one, other) }
     }
 
-    fn affinity() -> Option<libc::cpu_set_t> {
+    /// The processors of this thread, if the system says.
+    pub fn affinity() -> Option<libc::cpu_set_t> {
         // SAFETY: a processor set is plain memory, for which zero is the empty set.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
         // SAFETY: the pointer and the size are those of `set`; the call writes no more than that.
@@ -79,7 +81,8 @@ mod linux {
         (outcome == 0).then_some(set)
     }
 
-    fn set_affinity(set: &libc::cpu_set_t) -> bool {
+    /// Sets the processors of this thread; `false` if the system refuses.
+    pub fn set_affinity(set: &libc::cpu_set_t) -> bool {
         // SAFETY: the pointer and the size are those of `set`, which the call only reads.
         unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set) == 0 }
     }
@@ -109,53 +112,6 @@ mod linux {
             attributes.runtime = SLICE;
             // SAFETY: the structure is valid, has its size in it, and is only read.
             unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
-        }
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::{Placement, UNKNOWN, affinity, current_processor, same, set_affinity};
-
-        #[test]
-        fn a_processor_is_excluded_and_comes_back() {
-            let before = affinity().unwrap();
-            // SAFETY: counts the bits of a set on the stack.
-            let count = unsafe { libc::CPU_COUNT(&before) };
-            let mut placement = Placement::of_worker();
-            let here = current_processor();
-            placement.exclude(here, 1);
-            let during = affinity().unwrap();
-            // SAFETY: the number is that of a processor, below the size of the set in bits.
-            assert_eq!(unsafe { libc::CPU_ISSET(here, &during) }, count == 1);
-            assert!(count == 1 || current_processor() != here);
-            placement.exclude(UNKNOWN, 1);
-            assert!(same(&affinity().unwrap(), &before));
-        }
-
-        #[test]
-        fn more_workers_than_processors_are_left_alone() {
-            let before = affinity().unwrap();
-            let mut placement = Placement::of_worker();
-            placement.exclude(current_processor(), 1 << 20);
-            assert!(same(&affinity().unwrap(), &before));
-        }
-
-        #[test]
-        fn a_placement_by_others_stays() {
-            let before = affinity().unwrap();
-            let here = current_processor();
-            let mut placement = Placement::of_worker();
-            placement.exclude(here, 1);
-            let mut one = before;
-            // SAFETY: processors outside the set are not added; the number is below the size of the set in bits.
-            unsafe {
-                libc::CPU_ZERO(&mut one);
-                libc::CPU_SET(here, &mut one);
-            }
-            assert!(set_affinity(&one));
-            placement.exclude(UNKNOWN, 1);
-            assert!(same(&affinity().unwrap(), &one));
-            assert!(set_affinity(&before));
         }
     }
 }

@@ -12,7 +12,7 @@ use std::arch::x86_64::{__cpuid_count, _xgetbv, CpuidResult};
 use super::{ACTIVATION_STRIDE, Configuration, SUM_STRIDE, Software, TOKENS, Tiles, WEIGHT_STRIDE};
 
 /// The unit of the processor.
-pub(crate) struct Amx;
+pub struct Amx;
 
 /// A product in one set of registers; they are those of `SUMS`, `ACTIVATIONS` and `WEIGHTS`.
 macro_rules! product {
@@ -76,7 +76,7 @@ unsafe impl Tiles for Amx {
 /// products are those of the software. If `LLAMACPU_ISA` names another set, nobody is asked.
 ///
 /// Permission is the process's: its threads have it, and those of forked children.
-pub(crate) fn usable() -> bool {
+pub fn usable() -> bool {
     let forced_away = std::env::var("LLAMACPU_ISA").is_ok_and(|name| !name.is_empty() && !name.starts_with("amx"));
     // SAFETY: in this order: the unit is there, the system saves it, the process may use it, and so it can be tried.
     !forced_away
@@ -129,7 +129,7 @@ fn permitted() -> bool {
 ///
 /// # Safety
 /// The process may use the unit.
-pub(super) unsafe fn correct() -> bool {
+pub unsafe fn correct() -> bool {
     // SAFETY: the caller promises the unit.
     unsafe { equal::<true, false>() && equal::<true, true>() && equal::<false, false>() && equal::<false, true>() }
 }

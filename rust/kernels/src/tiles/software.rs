@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::{ACTIVATION_STRIDE, ACTIVATIONS, Configuration, SUM_STRIDE, SUMS, Tiles, WEIGHT_STRIDE, WEIGHTS};
 
 /// The unit in software.
-pub(crate) struct Software;
+pub struct Software;
 
 thread_local! {
     /// As the registers of a thread would be configured.

@@ -12,8 +12,7 @@ use crate::matmul::buffers::PieceBuffers;
 use crate::matmul::dispatch::plain;
 use crate::matmul::kernels::{Common, PlainKernels};
 use crate::matmul::matrix::Matrix;
-use crate::matmul::spans::{Span, spans};
-use crate::memory::room;
+use crate::matmul::spans::{Span, even_spans, spans};
 use crate::shared::SharedSlice;
 
 /// As many chains as fit into this many columns are processed before the next tile of tokens: with 64 rows these are 1 MB,
@@ -42,20 +41,6 @@ pub(crate) struct FloatPlan<'a> {
     panel: Vec<Span>,
     /// Start of the batch's activations among those sorted for panels: see `panel::arrange`.
     first: usize,
-}
-
-/// Divides tokens into as few tiles as possible, of widths from `least` to `most` that are as equal as possible.
-fn even_spans(tokens: usize, least: usize, most: usize) -> Result<Vec<Span>, Error> {
-    let count = tokens.div_ceil(most);
-    let (width, wider) = (tokens / count, tokens % count);
-    let mut first = 0;
-    let mut spans = room(count, "tiles of tokens")?;
-    for tile in 0..count {
-        let count = width + usize::from(tile < wider);
-        spans.push(Span { first, count, index: count - least });
-        first += count;
-    }
-    Ok(spans)
 }
 
 /// Start of a tile's activations among the arranged ones.
@@ -262,31 +247,5 @@ impl<'a> FloatPlan<'a> {
                 }
             }
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::matmul::dispatch::common;
-
-    #[test]
-    fn tiles_cover_all_tokens_with_widths_that_exist() {
-        for isa in Isa::available() {
-            let sets = &common(*isa).float_panel;
-            let (least, most) = (sets.least, sets.least + sets.tiles.len() - 1);
-            for more in 1..200 {
-                let Some(tokens) = sets.direct_tokens.checked_add(more) else { break };
-                let spans = even_spans(tokens, least, most).unwrap();
-                let mut first = 0;
-                for span in &spans {
-                    assert_eq!(span.first, first);
-                    assert!((least..=most).contains(&span.count), "{tokens}: {}", span.count);
-                    assert_eq!(span.index, span.count - least);
-                    first += span.count;
-                }
-                assert_eq!(first, tokens);
-            }
-        }
     }
 }
