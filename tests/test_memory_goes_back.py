@@ -196,8 +196,7 @@ model.session().forward([2])
 before = resident()
 taken = work()
 first = resident()
-for _ in range(3):
-    work()
+work()
 print(json.dumps([before, taken, first, resident(), model._native.page_bytes("f16")]))
 """
 
