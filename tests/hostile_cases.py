@@ -271,7 +271,7 @@ KINDS = {
     "large numbers": lambda: some(large_numbers()),
     "data bits": data_bits,
     "random blocks": random_blocks,
-    # A third of the values of each key, other ones for the next key.
-    "metadata values": lambda: some(metadata_values(), step=3),
+    # A fifth of the values of each key, other ones for the next key.
+    "metadata values": lambda: some(metadata_values()),
     "tensor tables": tensor_tables,
 }
