@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from llamacpu.chat.answer import AnswerReader, Event, Piece, ToolCall
 from llamacpu.chat.marks import CALL_TAGS
 from llamacpu.chat.reasoning import REASONING_TAGS
+from thorough import examples
 
 TOOLS = {"add": {"type": "object", "properties": {"a": {"type": "integer"}, "s": {"type": "string"}}}, "python": {}}
 TAGS = [*CALL_TAGS, *(tag for tag in CALL_TAGS.values() if tag), *(tag for pair in REASONING_TAGS for tag in pair)]
@@ -63,7 +64,7 @@ def read(pieces: list[str], tools: Any = TOOLS, **given: Any) -> list[Any]:
     return found
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @given(texts, st.data(), options, st.booleans())
 def test_streamed_and_whole_answers_agree(text: str, data: st.DataObject, given: dict[str, Any], tools: bool) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
@@ -79,7 +80,7 @@ def test_a_fence_may_be_the_end_of_a_longer_mark(text: str) -> None:
     assert read([*text], TOOLS) == read([text], TOOLS)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.sampled_from([*(f for f in FRAGMENTS if f not in TAGS and ">>>" not in f), '"id": 1'])).map("".join))
 def test_what_is_no_call_is_not_touched(text: str) -> None:
     found = read([text])
@@ -87,7 +88,7 @@ def test_what_is_no_call_is_not_touched(text: str) -> None:
         assert "".join(event.text for event in found) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(texts)
 def test_no_tag_is_shown_half(text: str) -> None:
     reader = AnswerReader(TOOLS)

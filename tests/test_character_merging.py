@@ -15,6 +15,7 @@ from tokenizers.normalizers import Replace
 from llamacpu import _native
 from raw_gguf import text as string
 from reference_tokenizer import merge_word
+from thorough import examples
 from vocabulary_files import BYTE, BYTE_TOKENS, CONTROL, NORMAL, load, vocabulary_pairs
 
 LETTERS = [*"ab▁\n", "é", "日"]
@@ -54,7 +55,7 @@ def by_definition(words: list[str], tokens: list[str], merges: list[str], whole_
 
 
 @given(merge_lists(), samples, st.sampled_from(["gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_characters_are_merged_by_rank(merges: list[str], text: str, pre: str) -> None:
     tokens = list(dict.fromkeys([*BYTE_TOKENS, *LETTERS, "\n\n", *(merge.replace(" ", "") for merge in merges)]))
     tokenizer = native(tokens, merges, pre)
@@ -71,7 +72,7 @@ def test_characters_are_merged_by_rank(merges: list[str], text: str, pre: str) -
 
 
 @given(merge_lists(), samples)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_lines_have_the_ids_of_the_tokenizers_library(merges: list[str], text: str) -> None:
     tokens = list(dict.fromkeys([*BYTE_TOKENS, *LETTERS, *(merge.replace(" ", "") for merge in merges)]))
     pairs = list(dict.fromkeys((merge.split(" ")[0], merge.split(" ")[1]) for merge in merges))

@@ -179,6 +179,7 @@ def test_raw_text_goes_on(model: llamacpu.Model, known_words: set[str]) -> None:
     assert len(re.findall(r"[.!?]", text)) >= 5
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_text_depends_on_the_seed_alone(tmp_path: Path) -> None:
     def text(name: str, seed: int) -> bytes:
         path = tmp_path / name

@@ -22,6 +22,7 @@ from llamacpu.generation import CancelToken, generate
 from llamacpu.generation.result import Timings
 from llamacpu.model import Model, Session
 from llamacpu.sampling import Sampler, Sampling
+from thorough import examples
 
 DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"
 LETTERS = ids_of("abc")
@@ -146,7 +147,7 @@ WANTED = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.integers(0, 10**6),
     st.sampled_from(list(SAMPLINGS)),

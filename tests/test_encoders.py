@@ -49,6 +49,7 @@ def random_ids(length: int, seed: int = 0) -> list[int]:
     return np.random.default_rng(seed).integers(0, len(VOCABULARY), length).tolist()  # type: ignore[no-any-return]
 
 
+@pytest.mark.instruction_set(one_in=2)
 @pytest.mark.parametrize("name", ENCODERS)
 def test_states_against_exact_arithmetic(made: Made, name: str) -> None:
     path = made(name)

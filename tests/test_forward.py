@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from llamacpu.model import Model
 from reference_llama import ReferenceLlama
+from thorough import examples
 from tiny_models import VARIANTS
 
 pytestmark = pytest.mark.instruction_set
@@ -70,6 +71,7 @@ def golden_models() -> list[str]:
     return sorted(path.stem for path in folder.glob("*.gguf")) or ["none"]
 
 
+@pytest.mark.instruction_set(one_in=3)
 @pytest.mark.parametrize("name", golden_models())
 def test_no_further_from_exact_arithmetic_than_llama_cpp(golden: Path, name: str) -> None:
     reference = np.load(golden / "logits" / f"{name}.npz")
@@ -110,7 +112,8 @@ def test_token_by_token_changes_no_bit(whole: Whole) -> None:
     assert session.tokens == tokens
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.instruction_set(one_in=2)
+@settings(max_examples=examples(45), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_pieces_batches_forks_and_rewinds_change_no_bit(whole: Whole, data: st.DataObject) -> None:
     """Copies of one conversation, moved by random steps: whatever the way, the logits are those of the prompt."""
@@ -160,6 +163,7 @@ def test_rows_of_a_step(tiny_model: TinyModel) -> None:
         assert nothing == [None, None, None]
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_prompt_longer_than_a_chunk(tiny_model: TinyModel) -> None:
     """A step cuts long prompts into chunks of 512 tokens; several sessions share chunks."""
     with Model(tiny_model("gqa"), threads=2) as model:

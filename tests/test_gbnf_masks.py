@@ -15,6 +15,7 @@ from llamacpu import _native
 from llamacpu.constraints.grammar import Grammar
 from llamacpu.errors import GrammarError
 from reference_gbnf import Item, Reference, TooManyError, choices, may_end, notation
+from thorough import examples
 
 TOKENS = Tokens()
 ALPHABET = "ab]-é界😀\n"
@@ -96,7 +97,7 @@ def hold_texts(grammar: reference_gbnf.Grammar, seed: int) -> bool:
     return True
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(grammars(characters), st.integers(0, 2**32))
 def test_texts_are_matched_as_by_the_reference(grammar: reference_gbnf.Grammar, seed: int) -> None:
     hold_texts(grammar, seed)
@@ -150,7 +151,7 @@ def some_vocabulary(chance: random.Random) -> list[bytes]:
     return found
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(grammars(with_tokens), st.integers(0, 2**32))
 def test_masks_are_what_each_token_alone_gives(grammar: reference_gbnf.Grammar, seed: int) -> None:
     found = both(grammar, seed)

@@ -19,6 +19,7 @@ from llamacpu.errors import GGUFError, ModelError
 from llamacpu.gguf.file import GGUFFile, StringArray
 from llamacpu.gguf.types import REMOVED_TYPES, TENSOR_TYPES
 from raw_gguf import array, gguf_bytes, info, pair, scalar
+from thorough import examples
 from tiny_models import VARIANTS
 
 RANGES = {
@@ -63,7 +64,7 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, StringArray) else value.tolist() if isinstance(value, np.ndarray) else value
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150), deadline=None)
 @given(st.dictionaries(keys, scalars | arrays, max_size=12), st.sampled_from([2, 3]))
 def test_metadata_is_what_was_written(tmp_path: Path, content: dict[str, tuple[int, Any]], version: int) -> None:
     pairs = [

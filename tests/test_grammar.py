@@ -20,6 +20,7 @@ from fake_model import END, FIRST_BYTE, START, VOCABULARY, ids_of
 from llamacpu.constraints.grammar import Grammar
 from llamacpu.errors import GrammarError
 from llamacpu.llama import Llama
+from thorough import examples
 
 pytest.importorskip("llguidance", reason="llguidance is not installed")
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
@@ -84,7 +85,7 @@ DEFINITIONS = {"node": {"type": "object", "properties": {"value": {"type": "inte
                         "additionalProperties": False}}  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schemas, st.integers(0, 2**32))
 def test_every_text_is_valid_under_its_schema(schema: dict[str, Any], seed: int) -> None:
     schema = {**schema, "$defs": DEFINITIONS}

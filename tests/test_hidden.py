@@ -18,6 +18,7 @@ import llamacpu
 from llamacpu.model import CancelToken, Model
 from reference_llama import ReferenceLlama
 from test_forward import KINDS, error, tokens_for
+from thorough import examples
 from tiny_models import VARIANTS
 
 pytestmark = pytest.mark.instruction_set
@@ -49,7 +50,7 @@ def test_every_layer_against_exact_arithmetic(tiny_model: TinyModel, variant: st
 
 
 @pytest.mark.instruction_set(one_in=4)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(36), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_pieces_batches_and_chosen_layers_change_no_bit(model: Model, data: st.DataObject) -> None:
     tokens = tokens_for(model, 80)
@@ -88,6 +89,7 @@ def test_states_are_those_that_the_logits_come_from(tiny_model: TinyModel) -> No
     assert error(step.hidden[0] @ output.T, step.logits) < 1e-10
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_prompt_longer_than_a_chunk(tiny_model: TinyModel) -> None:
     with Model(tiny_model("gqa"), threads=2) as model:
         tokens = tokens_for(model, 700)
@@ -139,6 +141,7 @@ with llamacpu.Model(sys.argv[1], threads=1) as model:
 """
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system cannot limit a process's memory")
 def test_states_without_memory_are_an_error(tiny_model: TinyModel) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -82,6 +82,7 @@ def test_sums_are_those_of_the_reference_model(tiny_model: Callable[..., Path], 
     assert (found.chunks, found.chunk_size, found.datasets) == (3, CONTEXT, ("text",))
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_threads_resuming_and_the_output_change_no_bit(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     path, state = tiny_model("mixtral"), tmp_path / "state"
     expected = llamacpu.imatrix(path, TEXT, context=CONTEXT, threads=1)
@@ -103,6 +104,7 @@ def test_threads_resuming_and_the_output_change_no_bit(tiny_model: Callable[...,
     assert len(with_output.entries) == len(expected.entries) + 1
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_the_perplexity_on_the_way_is_that_of_the_text(tiny_model: Callable[..., Path]) -> None:
     with llamacpu.Model(tiny_model("gqa")) as model:
         from llamacpu.tools.chunks import chunks_of

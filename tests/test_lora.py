@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from lora_files import EMBEDDING, AdaptedReference, random_pairs, write_adapter
 from reference_model import is_exact
 from test_golden_families import error
 from test_random_families import configurations
+from thorough import examples
 
 pytestmark = pytest.mark.instruction_set
 
@@ -163,7 +163,7 @@ def test_other_adapters_in_the_middle(families: Path, reference: dict[str, Any])
         assert session.tokens == tokens[:50]
 
 
-@settings(max_examples=200 if os.environ.get("LLAMACPU_THOROUGH") else 20)
+@settings(max_examples=examples(60))
 @given(
     config=configurations(), seed=st.integers(0, 2**32 - 1), biases=st.booleans(), tied=st.booleans(), data=st.data()
 )

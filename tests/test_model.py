@@ -49,6 +49,7 @@ def test_what_a_model_says(tiny_model: TinyModel) -> None:
         assert path.name in repr(model)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_the_default_number_of_threads_has_a_reason(tiny_model: TinyModel) -> None:
     with Model(tiny_model("gqa")) as model:
         assert 1 <= model.threads <= (os.cpu_count() or 1)
@@ -225,6 +226,7 @@ def test_frequencies_that_old_converters_stored_are_logged(
     assert stored in caplog.text
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_token_stops_a_step_from_another_thread(tiny_model: TinyModel) -> None:
     with Model(tiny_model(SLOW), threads=2) as model:
         session = model.session()
@@ -253,6 +255,7 @@ def test_a_token_is_cancelled_with_its_parent() -> None:
     assert CancelToken(parent=CancelToken(timeout=0.0)).cancelled
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_timeout_stops_a_step(tiny_model: TinyModel) -> None:
     with Model(tiny_model(SLOW), threads=2) as model:
         session = model.session()
@@ -290,6 +293,7 @@ with Model(sys.argv[1], threads=2) as model:
 """
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a child process")
 def test_control_c_stops_a_step(tiny_model: TinyModel) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -299,6 +303,7 @@ def test_control_c_stops_a_step(tiny_model: TinyModel) -> None:
     assert child.stdout.startswith("interrupted at 3 ")
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_the_gil_is_free_during_a_step(tiny_model: TinyModel) -> None:
     """While one thread steps, this one counts; and the stepped session refuses a second step."""
     with Model(tiny_model(SLOW), threads=1) as model:
@@ -330,6 +335,7 @@ def test_the_gil_is_free_during_a_step(tiny_model: TinyModel) -> None:
         assert len(errors) == 1
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_threads_may_share_a_model(tiny_model: TinyModel) -> None:
     with Model(tiny_model("gqa"), threads=2) as model:
         prompts = [np.random.default_rng(seed).integers(0, model.vocab_size, 100).tolist() for seed in range(6)]
@@ -352,6 +358,7 @@ def test_threads_may_share_a_model(tiny_model: TinyModel) -> None:
         assert results == dict.fromkeys(range(len(prompts)), True)
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_can_go_on(model: Model) -> None:

@@ -97,7 +97,6 @@ def test_strides_let_every_token_have_more_past(model: llamacpu.Model) -> None:
         np.testing.assert_allclose(found.log_probabilities[10 * chunk :][:10], expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.instruction_set
 def test_batches_threads_and_pieces_change_no_bit(
     tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

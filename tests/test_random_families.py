@@ -14,6 +14,7 @@ import llamacpu
 from config_models import open_config_model, write_config_model
 from llamacpu.families.config import Config
 from reference_model import ReferenceModel, is_exact
+from thorough import examples
 
 pytestmark = pytest.mark.instruction_set
 
@@ -194,7 +195,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("random")
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(120))
 @given(
     config=configurations(),
     count=st.integers(1, 80),

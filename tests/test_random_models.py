@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llamacpu.model import Model
 from reference_llama import ReferenceLlama
 from reference_model import is_exact
+from thorough import examples
 from tiny_models import Shape, write_model
 
 pytestmark = pytest.mark.instruction_set
@@ -102,7 +103,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("random")
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(90))
 @given(shape=shapes(), count=st.integers(1, 80), seed=st.integers(0, 2**32 - 1), data=st.data())
 def test_any_configuration_against_exact_arithmetic(
     folder: Path, shape: Shape, count: int, seed: int, data: st.DataObject

@@ -19,6 +19,7 @@ from llamacpu.chat.builtin import builtin, source_of
 from llamacpu.chat.events import Event, Piece, ToolCall
 from llamacpu.chat.recipients import RecipientReader
 from test_tool_constraint import TOOLS
+from thorough import examples
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
 
@@ -113,7 +114,7 @@ def test_answers_with_recipients_are_taken_apart(name: str, data: st.DataObject)
     assert read(text, list(range(len(text)))) == expected
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=14), st.data())
 @example(["<|start|>", *["x" * 300] * 4], None)
 @example([" to=f<|message|>", "<atem:function_calls>", "<|eom|>", "</atem:function_calls>", " " * 130, "<|eom|>"], None)

@@ -110,6 +110,7 @@ def test_info_tells_the_memory_of_states(path: Path, model: Model) -> None:
     assert "states of recurrent layers" in CliRunner().invoke(command_line, ["info", str(path)]).stdout
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.skipif(sys.platform != "linux", reason="the sweep limits the address space and reads /proc")
 def test_short_memory(path: Path, tmp_path: Path) -> None:
     package = str(Path(llamacpu.__file__).parent.parent)

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from thorough import examples
+
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("starlette")
 bodies = pytest.importorskip("llamacpu.server.bodies")
@@ -72,7 +74,7 @@ WILD = st.recursive(
 )
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(VALID)), st.dictionaries(st.sampled_from(FIELDS), WILD, min_size=1, max_size=3))
 @example("/v1/chat/completions", {"seed": -(2**63)})
 @example("/v1/chat/completions", {"chat_template_kwargs": {"messages": 1, "tools": 2, "add_generation_prompt": False}})
@@ -92,7 +94,7 @@ def test_wild_values(demo_url: str, path: str, fields: dict[str, Any]) -> None:
         assert error if path.startswith("/api/") else error["message"]
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(VALID)), st.binary(max_size=60), st.integers(0, 200))
 def test_damaged_bytes(demo_url: str, path: str, noise: bytes, place: int) -> None:
     whole = json.dumps(VALID[path]).encode()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llamacpu import GGUFFile, Tokenizer
 from reference_tokenizer import EXPRESSIONS, encode_byte_pairs, encode_pieces
+from thorough import examples
 from tiny_tokenizers import bpe_vocabulary, byte_letters
 from vocabulary_files import BYTE_TOKENS, native_pairs, native_pieces
 
@@ -34,7 +35,7 @@ def merge_lists(draw: st.DrawFn) -> list[str]:
 
 
 @given(merge_lists(), st.lists(texts | lines, min_size=1, max_size=4), st.sampled_from(sorted(EXPRESSIONS)), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_byte_pairs_are_merged_by_rank(merges: list[str], samples: list[str], pre: str, data: st.DataObject) -> None:
     made = list(dict.fromkeys(merge.replace(" ", "") for merge in merges))
     # A symbol that merging passes through need not be a token.
@@ -56,7 +57,7 @@ pieces = st.text(st.sampled_from("ab▁é日"), min_size=1, max_size=4)
     st.booleans(),
     st.lists(st.text(st.sampled_from("aab  é日🦙\n"), max_size=70), min_size=1, max_size=4),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_pieces_are_merged_by_score(made: list[str], scores: list[float], with_bytes: bool, samples: list[str]) -> None:
     tokens = ["<unk>", *(BYTE_TOKENS if with_bytes else []), *made]
     values = [0.0] * (len(tokens) - len(made)) + scores[: len(made)]
@@ -67,7 +68,7 @@ def test_pieces_are_merged_by_score(made: list[str], scores: list[float], with_b
 
 
 @given(st.text(max_size=200) | st.text(st.sampled_from("the play. 1\n ")), st.sampled_from(sorted(EXPRESSIONS)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_byte_level_text_comes_back(text: str, pre: str) -> None:
     tokens, merges = bpe_vocabulary()
     tokenizer = native_pairs([token for token, _ in tokens], merges, pre)

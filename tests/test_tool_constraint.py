@@ -20,6 +20,7 @@ from llamacpu.chat.answer import AnswerReader, Piece, ToolCall
 from llamacpu.chat.marks import CALL_TAGS, INNER_MARKS
 from llamacpu.constraints.tool_constraint import ToolCallConstraint
 from llamacpu.errors import GrammarError
+from thorough import examples
 
 pytest.importorskip("llguidance", reason="llguidance is not installed")
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
@@ -291,7 +292,7 @@ WORDS = [
 OPENING = re.compile(r'.*<tool_call>|\s*(\{\s*"name"|\[\s*(\{\s*"name"|[a-z]+\()|book *\n\s*\{)', re.DOTALL)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.lists(st.sampled_from(WORDS), max_size=8).map("".join))
 @example("x[<tool_call>")
 @example('book\n{"name"')

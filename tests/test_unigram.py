@@ -23,6 +23,7 @@ from llamacpu import GGUFError, ModelError, _native
 from raw_gguf import I8, U8, array, pair
 from raw_gguf import text as string
 from reference_encoders import encode_unigrams, normalized
+from thorough import examples
 from vocabulary_files import BYTE, BYTE_TOKENS, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, load, vocabulary_pairs
 
 CORPUS = [
@@ -80,7 +81,7 @@ KINDS = [UNKNOWN] + [NORMAL] * (len(TOKENS) - 1)
 
 
 @given(samples)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_ids_are_those_of_the_tokenizers_library(text: str) -> None:
     oracle = Oracle(Unigram(list(zip(TOKENS, SCORES, strict=True)), unk_id=0, byte_fallback=False))
     oracle.normalizer = Replace(" ", "▁")
@@ -99,7 +100,7 @@ values = st.sampled_from([-0.125, -1.0, -2.5, -2.625, -7.0, -30.0, 0.5])
     st.lists(st.text(st.sampled_from("ab-  é你①ﬁ…\u200b\n🦙"), max_size=30), min_size=1, max_size=3),
     *[st.booleans()] * 4,
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_ids_are_those_of_the_definition(
     made: list[str], scores: list[float], texts: list[str], prefix: bool, merged: bool, with_bytes: bool, mapped: bool
 ) -> None:
@@ -193,7 +194,7 @@ def test_any_bytes_make_a_tokenizer_or_fail(
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_damaged_table_is_an_error_or_another_table(data: st.DataObject) -> None:
     table = bytearray(charsmap({"a": "b", "bc": "x" * 20, "é": ""}))
     for _ in range(data.draw(st.integers(1, 3))):

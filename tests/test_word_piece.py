@@ -19,6 +19,7 @@ from tokenizers.trainers import WordPieceTrainer
 from llamacpu import GGUFError, ModelError, _native
 from raw_gguf import text as string
 from reference_encoders import encode_word_pieces
+from thorough import examples
 from vocabulary_files import CONTROL, NORMAL, load, vocabulary_pairs
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -67,7 +68,7 @@ def differs(character: str) -> bool:
 
 
 @given(samples)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_ids_are_those_of_the_tokenizers_library(text: str) -> None:
     text = "".join(character for character in text if not differs(character))
     for (oracle, texts), lowercase in ((UNCASED, True), (CASED, False)):
@@ -79,7 +80,7 @@ pieces = st.text(st.sampled_from("▁ab é你!"), min_size=1, max_size=5)
 
 
 @given(st.lists(pieces, unique=True, max_size=25), samples, st.booleans(), st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_ids_are_those_of_the_definition(made: list[str], text: str, lowercase: bool, strip_accents: bool) -> None:
     texts = [*SPECIAL, "▁a", "▁b", "a", "b", *made]
     texts = list(dict.fromkeys(texts))
