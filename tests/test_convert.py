@@ -59,6 +59,12 @@ def test_adapters_of_tasks_become_files_beside_the_model(tmp_path: Path) -> None
     assert len(digests) == 2
     for beginning, digest in digests.items():
         assert hashlib.sha256((tmp_path / f"{beginning}out.gguf").read_bytes()).hexdigest() == digest
+    with llamacpu.Model(tmp_path / "out.gguf", threads=1) as model:
+        found = [model.embed("hello")]
+        for beginning in digests:
+            model.set_adapters(lora=[tmp_path / f"{beginning}out.gguf"])
+            found.append(model.embed("hello"))
+    assert len({row.tobytes() for row in found}) == 3
 
 
 @pytest.mark.parametrize("name", TOWERS)

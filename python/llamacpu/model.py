@@ -171,8 +171,9 @@ class Model(EngineModel):
         truncate   cut off what exceeds the model's context; otherwise raise `ContextOverflow`
 
         task       "query" or "document": prefix every text with what the model expects before a question or before a
-                   passage that may answer it. Taken from the file (sentence_transformers.prompts.query, ...) or the
-                   model's name; ModelError if neither provides it
+                   passage that may answer it. Taken from the adapter trained for it (Jina Embeddings 3), from the file
+                   (sentence_transformers.prompts.query, ...) or from the model's name; ModelError if none of them
+                   provides it
         prefix     put this before every text instead
 
         Several texts go through the model together. Raises ValueError for an empty text if the model puts no start
@@ -181,8 +182,9 @@ class Model(EngineModel):
         from llamacpu.tasks import embeddings
 
         return embeddings.embed(
-            self, input, pooling, normalize=normalize, truncate=truncate, task=task, prefix=prefix, cancel=cancel
-        )
+            self, input, pooling, normalize=normalize, truncate=truncate, task=task, prefix=prefix,
+            adapters=[adapter for adapter, _ in self.adapters.lora], cancel=cancel,
+        )  # fmt: skip
 
     def rank(
         self, query: str, documents: Sequence[str], *, truncate: bool = True, cancel: CancelToken | None = None

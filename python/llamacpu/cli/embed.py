@@ -101,7 +101,7 @@ def command(
         **adapter_options.opened(lora, control_vectors),
     ) as opened:
         pooling = pooling or embeddings.default_pooling(opened.metadata)
-        before = embeddings.before_texts(opened.metadata, task, prefix)
+        before = embeddings.before_texts(opened.metadata, task, prefix, [one for one, _ in opened.adapters.lora])
         limit = embeddings.most_tokens(opened, context)
         given = _Texts(texts or _lines(), before, opened.tokenizer, limit, not no_truncate)
         vectors = embeddings.vectors(opened, given, pooling, normalize=normalize, kv_type=kv_type)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from llamacpu.arguments import described
 from llamacpu.errors import ContextOverflow, ModelError
-from llamacpu.tasks.prefixes import Task, prefix_for
+from llamacpu.tasks.prefixes import Task, TaskAdapter, prefix_for
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import CancelToken, KVType, ModelLike, SessionLike, TokenIds
@@ -102,10 +102,11 @@ def embed(
     truncate: bool = True,
     task: Task | None = None,
     prefix: str | None = None,
+    adapters: Sequence[TaskAdapter] = (),
     cancel: CancelToken | None = None,
 ) -> Vector | list[Vector]:
-    """The embeddings of texts; see `Model.embed`."""
-    before = before_texts(model.metadata, task, prefix)
+    """The embeddings of texts; see `Model.embed`. `adapters` are those that the model's sessions go through."""
+    before = before_texts(model.metadata, task, prefix, adapters)
     if pooling is None:
         pooling = default_pooling(model.metadata)
     if not isinstance(input, (str, Sequence)) or not all(isinstance(text, str) for text in input):
@@ -121,15 +122,17 @@ def embed(
     return np.stack(found) if found else np.zeros((0, int(model.config["embedding_length"])), dtype=np.float32)
 
 
-def before_texts(metadata: Mapping[str, object], task: Task | None, prefix: str | None) -> str:
-    """The prefix of every text: `prefix`, or the one that the model expects for `task`.
+def before_texts(
+    metadata: Mapping[str, object], task: Task | None, prefix: str | None, adapters: Sequence[TaskAdapter] = ()
+) -> str:
+    """The prefix of every text: `prefix`, or the one that the model or its adapter expects for `task`.
 
     Raises ValueError if both are given, ModelError if the prefix for `task` is not known.
     """
     if prefix is not None and task is not None:
         raise ValueError("both a task and a prefix are given; give one of them")
     if task is not None:
-        return prefix_for(metadata, task)
+        return prefix_for(metadata, task, adapters)
     return prefix or ""
 
 

@@ -1,20 +1,29 @@
 """Prefixes that embedding models expect before a text: one for a query, another for a document that may answer it.
 
 The file stores them under sentence_transformers.prompts.NAME, with the names in config_sentence_transformers.json. Few
-converters write these keys, so the prefixes of well-known models are listed here by name, as in their model cards.
+converters write these keys, so the prefixes of well-known models are listed here by name, as in their model cards. The
+adapters of Jina Embeddings 3 for its tasks each have the prefix of theirs (arXiv:2409.10173).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, get_args
 
 from llamacpu.errors import ModelError
 
-__all__ = ["Task", "prefix_for"]
+__all__ = ["Task", "TaskAdapter", "prefix_for"]
 
 Task = Literal["query", "document"]
 """The role of a text: a question or search query, or a document to be searched."""
+
+
+class TaskAdapter(Protocol):
+    """What is asked of an adapter; see `llamacpu.engine.adapters.Adapter`."""
+
+    task_name: str
+    prompt_prefix: str
+
 
 _KEY = "sentence_transformers.prompts."
 # The names that sentence-transformers and model cards use for the two tasks, most common first.
@@ -49,13 +58,23 @@ _CARDS = (
 _WITHOUT = ("bge-m3", "all-minilm", "all-mpnet", "gte-", "jina-embeddings-v2")
 
 
-def prefix_for(metadata: Mapping[str, object], task: Task) -> str:
-    """The prefix of a text for this task.
+def prefix_for(metadata: Mapping[str, object], task: Task, adapters: Sequence[TaskAdapter] = ()) -> str:
+    """The prefix of a text for this task, which an adapter knows that was trained for it.
 
-    Raises ModelError if neither the file's keys nor the model's name determine it, ValueError for an unknown task.
+    Raises ModelError if neither the adapters nor the file's keys nor the model's name determine it, and if an adapter
+    was trained for the other task; ValueError for an unknown task.
     """
     if task not in get_args(Task):
         raise ValueError(f'task is {task!r}; expected "query" or "document"')
+    for adapter in adapters:
+        trained = next((known for known, names in _NAMES.items() if adapter.task_name in names), None)
+        if trained == task:
+            return adapter.prompt_prefix
+        if trained is not None:
+            raise ModelError(
+                f"the adapter's task is {adapter.task_name!r:.40}, for a {trained}, and the text is a {task}; "
+                "use the adapter for that"
+            )
     prompts = {key[len(_KEY) :]: value for key, value in metadata.items() if key.startswith(_KEY)}
     found = next((prompts[name] for name in _NAMES[task] if name in prompts), None)
     if found is not None:

@@ -70,7 +70,7 @@ impl Model {
         }
         let mut found: Vec<Option<Pair>> = memory::room(slots.len(), PURPOSE)?;
         found.resize_with(slots.len(), || None);
-        let mut embedding = None;
+        let (mut embedding, mut token_types) = (None, Vec::new());
         for pair in pairs {
             let shapes = (table.shape(&pair.down)?, table.shape(&pair.up)?);
             let ([columns, rank, _], [inner, rows, _]) = shapes;
@@ -82,6 +82,10 @@ impl Model {
                 let up = all(&table.matrix(&pair.up, inner, width)?)?;
                 let down = narrowed(&table.matrix(&pair.down, inner, vocabulary)?)?;
                 embedding = Some(Pair { down, up: UpMatrix::new(width, inner, &up)?, factor: pair.factor });
+                continue;
+            }
+            if pair.base == "token_types.weight" && self.config().token_types > 0 {
+                token_types = self.changed_types(&mut table, pair, shapes)?;
                 continue;
             }
             let own = by_tensor.get(pair.base.as_str()).ok_or_else(|| {
@@ -122,8 +126,35 @@ impl Model {
         }
         files.iter().try_for_each(|file| file.check())?;
         gather_pairs(&mut found)?;
-        let sizes = found.iter().flatten().chain(&embedding).map(|pair| pair.down.nbytes() + pair.up.nbytes());
-        Ok(Adapter::new(self.identity(), sizes.sum(), found, embedding))
+        Ok(Adapter::new(self.identity(), found, (embedding, token_types)))
+    }
+
+    /// What is added to the embedding of each type of token: the rows of the whole product, which are few.
+    fn changed_types(
+        &self,
+        table: &mut Tensors,
+        pair: &AdapterPair,
+        shapes: ([usize; 3], [usize; 3]),
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let (types, width) = (self.config().token_types, self.config().embedding_length);
+        let rank = shapes.0[1];
+        if shapes != ([width, rank, 1], [rank, types, 1]) {
+            return Err(misfit(pair, &format!("{width} × rank and rank × {types}")));
+        }
+        let (down, up) = (table.matrix(&pair.down, width, rank)?, table.matrix(&pair.up, rank, types)?);
+        let (down, up) = (all(&down)?, all(&up)?);
+        let mut rows: Vec<Vec<f32>> = memory::room(types, PURPOSE)?;
+        for factors in up.chunks_exact(rank.max(1)) {
+            let mut row = zeroed(Some(width), PURPOSE)?;
+            for (factor, numbers) in factors.iter().zip(down.chunks_exact(width)) {
+                row.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += factor * number);
+            }
+            for sum in &mut row {
+                *sum *= pair.factor;
+            }
+            rows.push(row);
+        }
+        Ok(rows)
     }
 }
 

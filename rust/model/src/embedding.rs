@@ -7,6 +7,7 @@ use llamacpu_kernels::low_rank::{LowRankJob, LowRankTerm, add_low_rank};
 use llamacpu_kernels::matmul::Table;
 use llamacpu_kernels::memory;
 
+use crate::adapters::AdaptedRows;
 use crate::config::Config;
 use crate::error::{Error, sized};
 use crate::norms::normalize_in_place;
@@ -28,6 +29,7 @@ pub(crate) fn embed(
     let mut tokens: Vec<u32> = memory::room(places.len(), "tokens")?;
     tokens.extend(segments.iter().flat_map(Segment::table_rows));
     look_up(context, (config, weights), &tokens, Some(scratch), stream)?;
+    change_types(&scratch.adapted, places, stream, config.embedding_length);
     set_pictures(segments, config.embedding_length, stream);
     complete(context, (config, weights), places, stream)
 }
@@ -51,10 +53,13 @@ pub(crate) fn embed_rows(
     context: &Context,
     (config, weights): (&Config, &Embedding),
     tokens: &[u32],
-    (places, scratch): (&[Place], Option<&mut Scratch>),
+    (places, mut scratch): (&[Place], Option<&mut Scratch>),
     stream: &mut [f32],
 ) -> Result<(), Error> {
-    look_up(context, (config, weights), tokens, scratch, stream)?;
+    look_up(context, (config, weights), tokens, scratch.as_deref_mut(), stream)?;
+    if let Some(scratch) = scratch {
+        change_types(&scratch.adapted, places, stream, config.embedding_length);
+    }
     complete(context, (config, weights), places, stream)
 }
 
@@ -78,6 +83,19 @@ fn look_up(
         scale(context, stream, config.embedding_scale)?;
     }
     Ok(())
+}
+
+/// Adds what adapters change of the embeddings of types.
+fn change_types(adapted: &AdaptedRows, places: &[Place], stream: &mut [f32], width: usize) {
+    for run in adapted.runs(places.len()) {
+        for (adapter, scale) in run.set.map_or(&[][..], |set| adapted.adapters(set)) {
+            for row in run.rows.clone() {
+                let Some(change) = adapter.token_type(places[row].second) else { continue };
+                let output = &mut stream[row * width..][..width];
+                output.iter_mut().zip(change).for_each(|(value, more)| *value += scale * more);
+            }
+        }
+    }
 }
 
 /// Adds types and positions, and normalizes.

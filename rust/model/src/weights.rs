@@ -19,7 +19,7 @@ use llamacpu_kernels::matmul::Matrix;
 pub(crate) use attention::{Attention, HeadAttention};
 pub(crate) use classifier::Classifier;
 pub(crate) use cross_attention::CrossAttention;
-pub(crate) use embedding::{DistanceTable, Embedding};
+pub(crate) use embedding::{DistanceTable, Embedding, token_type};
 pub(crate) use feed_forward::{Beside, Experts, FeedForward, Network};
 pub(crate) use latent::{HeadMatrices, Indexer, LatentAttention, LatentQuery, transposed};
 pub(crate) use layer_input::{LayerInput, PerLayerInputs};

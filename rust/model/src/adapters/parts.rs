@@ -8,6 +8,7 @@ use llamacpu_kernels::matmul::Matrix;
 
 use super::steering::Steering;
 use crate::error::Error;
+use crate::weights::token_type;
 
 /// The low-rank changes of one file, checked against the model that they belong to.
 pub struct Adapter {
@@ -17,6 +18,8 @@ pub struct Adapter {
     pairs: Vec<Option<Pair>>,
     /// For the lookup of tokens.
     embedding: Option<Pair>,
+    /// Added to the embedding of each type of token, factor included; empty if nothing is.
+    token_types: Vec<Vec<f32>>,
     nbytes: usize,
 }
 
@@ -30,8 +33,15 @@ pub(crate) struct Pair {
 }
 
 impl Adapter {
-    pub(crate) fn new(model: Arc<()>, nbytes: usize, pairs: Vec<Option<Pair>>, embedding: Option<Pair>) -> Self {
-        Self { model, pairs, embedding, nbytes }
+    pub(crate) fn new(
+        model: Arc<()>,
+        pairs: Vec<Option<Pair>>,
+        (embedding, token_types): (Option<Pair>, Vec<Vec<f32>>),
+    ) -> Self {
+        let matrices: usize =
+            pairs.iter().flatten().chain(&embedding).map(|pair| pair.down.nbytes() + pair.up.nbytes()).sum();
+        let nbytes = matrices + token_types.iter().map(|row| size_of_val(row.as_slice())).sum::<usize>();
+        Self { model, pairs, embedding, token_types, nbytes }
     }
 
     /// Size in memory in bytes.
@@ -47,6 +57,11 @@ impl Adapter {
     /// What changes the embeddings of tokens.
     pub(crate) fn embedding(&self) -> Option<&Pair> {
         self.embedding.as_ref()
+    }
+
+    /// What is added to the embedding of a token's type, depending on whether it belongs to the second of two texts.
+    pub(crate) fn token_type(&self, second: bool) -> Option<&[f32]> {
+        token_type(&self.token_types, second)
     }
 }
 

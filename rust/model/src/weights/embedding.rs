@@ -52,9 +52,14 @@ impl Embedding {
 
     /// The type embedding of a token, depending on whether it belongs to the second of two texts.
     pub(crate) fn token_type(&self, second: bool) -> Option<&[f32]> {
-        let last = self.token_types.len().checked_sub(1)?;
-        self.token_types.get(last.min(usize::from(second))).map(Vec::as_slice)
+        token_type(&self.token_types, second)
     }
+}
+
+/// The row of a type of token; a model with one type has the same for both texts.
+pub(crate) fn token_type(rows: &[Vec<f32>], second: bool) -> Option<&[f32]> {
+    let last = rows.len().checked_sub(1)?;
+    rows.get(last.min(usize::from(second))).map(Vec::as_slice)
 }
 
 /// The embeddings of relative positions.
