@@ -34,7 +34,12 @@ BLOCK = replace(
 
 
 class ReferenceBlock(ReferenceModel):
-    """DFlash: a block of embeddings behind the states of a text, of which every layer makes keys and values."""
+    """DFlash: a block of embeddings behind the states of a text, of which every layer makes keys and values.
+
+    A row sees those after it, but of those before it only as many as a window holds.
+    """
+
+    causal = False
 
     def block(self, states: Array, rows: Array) -> Array:
         """The states of the block's rows, float64[rows, width], after the final norm."""
@@ -51,9 +56,12 @@ class ReferenceBlock(ReferenceModel):
         """All rows see the text and each other."""
         query, key, value = self._projected(layer, np.concatenate([self.text, x]), context)
         attended = np.empty((len(x), 6, 8))
+        window, places = self.setting("row_window", len(key), layer) or len(key), np.arange(len(key))
+        distance = places[len(self.text) :, None] - places
+        seen = (distance < window) & ((distance >= 0) | (not self.causal))
         for head in range(6):
-            scores = query[len(self.text) :, head] @ key[:, head // 3].T * 8**-0.5
-            attended[:, head] = softmax(scores) @ value[:, head // 3]
+            scores = query[len(self.text) :, head] @ key[:, head // 3].T * (self.setting("attention_scale") or 8**-0.5)
+            attended[:, head] = softmax(np.where(seen, scores, -np.inf)) @ value[:, head // 3]
         return self.linear(attended.reshape(len(x), -1), f"blk.{layer}.attn_output")
 
 

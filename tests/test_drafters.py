@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from drafter_files import (
 from further_families import expected, write
 from llamacpu import Model
 from llamacpu.engine.drafter import EngineDrafter
+from reference_model import ReferenceModel
 
 GOLDEN = Path(__file__).parent.parent.parent / "shared" / "golden" / "families-2026"
 FAMILIES = ["glm4moe", "qwen3next", "qwen35", "deepseek32", "glm-dsa"]
@@ -74,6 +76,71 @@ def test_dflash_against_exact_arithmetic(tmp_path: Path) -> None:
         rows = drafter.embed([3, 7, 7, 7, 7, 7])
         _, states = drafter.step(session, rows, "together", 6)
         assert nmse(states[1], ReferenceBlock(path, BLOCK).block(out.hidden, rows)) < 1e-9
+        drafter.close()
+
+
+GEMMA: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "windows": (
+        {"row_window": [11, 0]},
+        {"attention.sliding_window": 11, "attention.sliding_window_pattern": [True, False]},
+        {},
+    ),
+    "keys as values": (
+        {
+            "keys_as_values": [True] * 2, "value_norm": True, "attention_scale": 1.0, "activation": "gelu_tanh",
+            "layer_scale": [True] * 2,
+        },
+        {"attention.scale": 1.0, "hidden_activation": "gelu_pytorch_tanh", "embedding_scale": 48**0.5},
+        {
+            "rope_freqs.weight": np.array([1.0, 1e30, 1e30, 1e30]),
+            "blk.0.layer_output_scale.weight": np.array([0.7]), "blk.1.layer_output_scale.weight": np.array([1.2]),
+        },
+    ),
+}  # fmt: skip
+"""What the configuration of a drafter of Gemma 4 has, its further keys, and its further tensors."""
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kind", sorted(GEMMA))
+def test_dflash_of_gemma_4_against_exact_arithmetic(kind: str, causal: bool, tmp_path: Path) -> None:
+    """The embeddings of the block are scaled as the model's are, whether or not the file says so."""
+    settings, keys, more = GEMMA[kind]
+    drop = tuple(f"blk.{layer}.attn_v.weight" for layer in range(2)) if "keys_as_values" in settings else ()
+    keys = keys | {"final_logit_softcapping": 6.0, "attention.causal": causal}
+    path = write_block(tmp_path / "drafter.gguf", keys=keys, more=more, drop=drop)
+    tokens = np.random.default_rng(3).integers(0, VOCABULARY, 40).tolist()
+    model_path = write(tmp_path / "model.gguf", "gemma4")
+    with Model(model_path, threads=2) as model:
+        drafter = EngineDrafter(path, model)
+        assert drafter.plan.embedding_scale == pytest.approx(48**0.5)
+        [out] = model.step_hidden([(model.session(kv_type="f32"), tokens)], drafter.places)
+        session = drafter.session(100, "f32")
+        drafter.step(session, drafter.fuse(out.hidden), "keys", 0)
+        block = [3, 7, 7, 7, 7, 7]
+        own, states = drafter.step(session, drafter.embed(block), "causal" if causal else "together", 6)
+        target = ReferenceModel(model_path, expected("gemma4"))
+        reference = ReferenceBlock(path, replace(BLOCK, **settings))
+        reference.causal = causal
+        exact = reference.block(out.hidden, target.matrix("token_embd.weight")[block] * 48**0.5)
+        assert nmse(states[1], exact) < 1e-9
+        logits = 6 * np.tanh(target.output(exact) / 6)
+        assert nmse(drafter.logits(own, states[1]), logits) < 1e-9
+        drafter.close()
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs the reference outputs in ../shared")
+def test_windows_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model whose drafters have them; Muse Glimmer's file is one with windows, and its numbers with them exist."""
+    monkeypatch.setattr("llamacpu.engine.drafter.fitted", lambda plan, model: replace(plan, embedding_scale=1.0))
+    numbers = np.load(GOLDEN / "muse-glimmer-dflash.npz")
+    with Model(GOLDEN / "muse-glimmer.gguf", threads=2) as model:
+        drafter = EngineDrafter(GOLDEN / "muse-glimmer-dflash.gguf", model)
+        [out] = model.step_hidden([(model.session(kv_type="f32"), numbers["tokens"].tolist())], drafter.places)
+        session = drafter.session(100, "f32")
+        drafter.step(session, drafter.fuse(out.hidden), "keys", 0)
+        block = numbers["block"].tolist()
+        own, states = drafter.step(session, drafter.embed(block), "together", len(block))
+        assert nmse(drafter.logits(own, states[1]), numbers["logits_window_unverified"]) < 1e-9
         drafter.close()
 
 

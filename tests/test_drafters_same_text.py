@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import further_families
+from assistant_files import write_assistant
 from drafter_files import LAYERS, PREDICTED, VOCABULARY, WIDTH, write_block, write_eagle, write_model
 from llamacpu import Engine, LearnedDraft, Model, Sampling
 from llamacpu.constraints.grammar import Grammar
@@ -27,6 +28,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "latent predictor": ("deepseek32", lambda path: "self"),
     "eagle": ("qwen35", lambda path: write_eagle(path, rows=30)),
     "block": ("qwen3next", write_block),
+    "assistant": ("gemma4", write_assistant),
 }
 
 
@@ -35,8 +37,11 @@ class Pair:
 
     def __init__(self, kind: str, folder: Path) -> None:
         name, source = KINDS[kind]
-        keys = {f"{name}.{key}": value for key, value in PREDICTED.items()}
-        self.model = Model(write_model(folder / "model.gguf", name), threads=2, overrides=keys)
+        path, keys = folder / "model.gguf", {f"{name}.{key}": value for key, value in PREDICTED.items()}
+        if kind == "assistant":
+            self.model = Model(further_families.write(path, name), threads=2)
+        else:
+            self.model = Model(write_model(path, name), threads=2, overrides=keys)
         self.path = source(folder / "drafter.gguf")
         self.draft = self.always()
 

@@ -354,6 +354,19 @@ def step_rows(
     columns without an output matrix), and the states before and after the final norm, float32[2, wanted, width].
     """
 
+def step_lent(
+    model: Model, lender: Session, pair: NDArray[np.float32], cancel: CancelToken | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Run a drafter whose layers see the keys and values of a session of the model it drafts for.
+
+    pair: float32[1, 2 * state], the embedding of the token behind those of the session and the model's state before it.
+    Returns the logits of the next token, float32[vocabulary], and what stands for the model's state in the next pair,
+    float32[state]. The session is only read. Raises ValueError for a session that lacks what the pair would see.
+    """
+
+def can_borrow(model: Model, lender: Session) -> bool:
+    """Return whether a session holds all that a pair of this drafter would see, which may fail after a long rewind."""
+
 def fuse_states(model: Model, states: NDArray[np.float32]) -> NDArray[np.float32]:
     """Make a drafter's rows of states of the model it drafts for: float32[rows, states] -> float32[rows, width]."""
 

@@ -48,6 +48,16 @@ FURTHER: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         "text_config": {**GEMMA_4, "num_hidden_layers": 3, "moe_intermediate_size": None},
         "vision_config": {"mm_embed_dim": 64, "mm_posemb_size": 8, "output_proj_dims": 64, "patch_size": 4},
         "audio_config": {"audio_embed_dim": 32}}),
+    "gemma4-assistant": ("gemma4_assistant", "characters", "float32", {
+        "text_config": {**GEMMA_4, "num_hidden_layers": 4, "hidden_size_per_layer_input": 0,
+                        "vocab_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1,
+                        "num_kv_shared_layers": 4},
+        "backbone_hidden_size": 96}),
+    "gemma4-assistant-e": ("gemma4_assistant", "characters", "bfloat16", {
+        "text_config": {**GEMMA_4, "num_hidden_layers": 3, "hidden_size_per_layer_input": 0,
+                        "vocab_size_per_layer_input": 0},
+        "backbone_hidden_size": 96, "use_ordered_embeddings": True, "num_centroids": 6,
+        "centroid_intermediate_top_k": 2}),
     "qwen3next": ("qwen3_next", "words", "float32", {
         **GROUPED, **EXPERTS, **LINEAR, "head_dim": 32, "num_hidden_layers": 4, "num_experts": 4,
         "shared_expert_intermediate_size": 48}),

@@ -29,7 +29,8 @@ def drafter_facts(file: GGUFFile) -> dict[str, Any] | None:
         "reads_layers": list(dict.fromkeys(plan.places)),
         "model_embedding_length": plan.width,
         "model_vocab_size": plan.vocabulary,
-        "model_least_layers": max(plan.places) + 1,
+        "model_least_layers": max(plan.places, default=0) + 1,
+        "reads_keys_and_values": plan.borrows,
         "own_vocab_size": plan.config.vocab_size if plan.own_output else None,
         "shares": [
             name
@@ -45,6 +46,9 @@ def drafter_rows(facts: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     size = f", blocks of {facts['block']} tokens" if facts["block"] else ", token by token"
     layers = ", ".join(map(str, facts["reads_layers"]))
+    reads = f"the states after layer {layers} of the model, counted from 0"
+    if facts["reads_keys_and_values"]:
+        reads = "the final states of the model, and the keys and values of its last layers with and without a window"
     shared = " and ".join(facts["shares"])
     rows = [
         ("drafter", f"{facts['kind']}{size}; llamacpu run MODEL --draft-model FILE"),
@@ -53,7 +57,7 @@ def drafter_rows(facts: dict[str, Any] | None) -> list[tuple[str, str]]:
             f"models with an embedding length of {facts['model_embedding_length']}, at least "
             f"{facts['model_least_layers']} layers, and the same {facts['model_vocab_size']:,} tokens",
         ),
-        ("reads", f"the states after layer {layers} of the model, counted from 0"),
+        ("reads", reads),
     ]
     return [*rows, ("shares", f"{shared} of the model")] if shared else rows
 

@@ -6,7 +6,6 @@ are not confirmed are not read, so that a drafter never needs more than its own 
 
 from __future__ import annotations
 
-import math
 import os
 from abc import abstractmethod
 from collections import deque
@@ -15,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from llamacpu.arguments import described
 from llamacpu.drafting.draft import MOST_TOKENS, Draft, Drafter
+from llamacpu.drafting.lent import LentDrafter, likely
 from llamacpu.drafting.states import WaitingStates
 from llamacpu.engine.drafter import DraftSession, EngineDrafter
 from llamacpu.errors import ModelError
-from llamacpu.sampling import log_probability
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +35,7 @@ _MOST_WAITING = 256
 
 
 class LearnedDraft(Draft):
-    """Proposes what a drafter finds most likely: DFlash, EAGLE-3, or multi-token prediction.
+    """Proposes what a drafter finds most likely: DFlash, EAGLE-3, multi-token prediction, or Gemma 4's assistant.
 
     model: the model it drafts for. path: the drafter's file, or "self" for the layers for multi-token prediction in the
     file of the model. threads: those of the drafter; None for as many as the model has. least_chance: a proposal ends
@@ -68,7 +67,7 @@ class LearnedDraft(Draft):
         self.drafter: EngineDrafter = EngineDrafter(path, model, threads)
         if self.drafter.plan.block:
             self.max_tokens: int = min(max_tokens, self.drafter.plan.block - 1)
-        self.follows_pictures: bool = bool(self.drafter.plan.block)
+        self.follows_pictures: bool = bool(self.drafter.plan.block) or self.drafter.plan.borrows
         self.least_chance: float = least_chance
         # Taken and returned without a lock: a process forked at the wrong moment could wait for one forever.
         self._idle: deque[_Reader] = deque(maxlen=1)
@@ -90,6 +89,8 @@ class LearnedDraft(Draft):
 
     def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
         """See `Draft.begin`."""
+        if self.drafter.plan.borrows:
+            return LentDrafter(self.drafter, self.least_chance, session, text, cancel)
         try:
             reader = self._idle.pop()
         except IndexError:
@@ -218,18 +219,6 @@ class _StateDrafter(Drafter):
         self._reader.cut(self._session.position)
         self._owner._take_back(self._reader)
 
-    def best(self, logits: NDArray[np.float32], before: float) -> tuple[int, float] | None:
-        """The most likely row of the drafter's vocabulary, and the log-probability of the proposal so far.
-
-        before: that of the proposal before it. None if all of it together is too unlikely.
-        """
-        row = int(logits.argmax())
-        if not math.isfinite(logits[row]):
-            return None
-        chance = before + log_probability(logits, row).log_probability
-        least = self._owner.least_chance
-        return None if least and not chance >= math.log(least) else (row, chance)
-
 
 class _BlockDrafter(_StateDrafter):
     """Fills a block of masked positions in one pass (DFlash)."""
@@ -263,7 +252,7 @@ class _BlockDrafter(_StateDrafter):
         proposed: list[int] = []
         chance = 0.0
         for logits in drafter.logits(own[1 : 1 + count], states[1, 1 : 1 + count]):
-            best = self.best(logits, chance)
+            best = likely(logits, chance, self._owner.least_chance)
             if best is None:
                 break
             row, chance = best
@@ -298,7 +287,7 @@ class _TokenDrafter(_StateDrafter):
         chance = 0.0
         while True:
             own, states = found
-            best = self.best(drafter.logits(own, states[1])[0], chance)
+            best = likely(drafter.logits(own, states[1])[0], chance, self._owner.least_chance)
             if best is None:
                 break
             row, chance = best

@@ -9,7 +9,7 @@ from llamacpu import _native
 from llamacpu.arguments import path as check_path
 from llamacpu.engine.duty import duty_of, working
 from llamacpu.errors import ModelError
-from llamacpu.families.drafters import AS_A_LAYER, Plan, drafter, predictor
+from llamacpu.families.drafters import AS_A_LAYER, Plan, drafter, fitted, predictor
 from llamacpu.gguf.file import GGUFFile, overridden
 
 if TYPE_CHECKING:
@@ -108,6 +108,26 @@ class EngineDrafter:
         with working(duty_of(self._model), cancel):
             return _native.step_rows(self._native, session, rows, purpose, wanted, cancel)
 
+    def can_borrow(self, lender: _native.Session) -> bool:
+        """Whether a session of the model holds the keys and values that the next pair would see."""
+        return _native.can_borrow(self._native, lender)
+
+    def continued(
+        self, lender: _native.Session, token: int, state: NDArray[np.float32], cancel: CancelToken | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """What follows a token behind those of a session of the model, whose state before it is float32[width].
+
+        The logits of the next token, float32[vocabulary], and what stands for the state before that one. None if there
+        are numbers that are not finite.
+        """
+        import numpy
+
+        pair = numpy.concatenate([self.embed([token]), state[None]], axis=1)
+        if not numpy.isfinite(pair).all():
+            return None
+        with working(duty_of(self._model), cancel):
+            return _native.step_lent(self._native, lender, pair, cancel)
+
     def logits(self, own: NDArray[np.float32], states: NDArray[np.float32]) -> NDArray[np.float32]:
         """The logits of rows: their own, or those by the model's output matrix for states after the final norm.
 
@@ -167,6 +187,10 @@ class EngineDrafter:
             )
         if not config.output:
             raise ModelError(f"{start} the model makes vectors of texts and does not write")
+        try:
+            self.plan = fitted(plan, config)
+        except ModelError as error:
+            raise ModelError(f"{start} {error}; expected the drafter of this model") from None
         key = "tokenizer.ggml.tokens"
         own = self._file.metadata.get(key)
         if own is None or self._file.path == self._model.file.path:

@@ -26,6 +26,7 @@ __all__ = [
     "PAGE_TOKENS",
     "CancelToken",
     "KVType",
+    "LentKeys",
     "Load",
     "LoadProgress",
     "Logits",
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 CancelToken: TypeAlias = _native.CancelToken
+LentKeys: TypeAlias = _native.Session
+"""Keys and values of a session, for a drafter to see."""
 PAGE_TOKENS: int = _native.PAGE_TOKENS
 """Tokens in a page of keys and values."""
 Logits = Literal["last", "all", "none"]
@@ -156,6 +159,9 @@ class SessionLike(Protocol):
     @overload
     def forward(self, ids: TokenIds, logits: Literal["none"], cancel: CancelToken | None = None) -> None: ...
     def fork(self) -> SessionLike: ...
+    def lend(self) -> LentKeys:
+        """The keys and values so far, for a drafter to see; let go of them before the next step, which would copy."""
+
     def truncate(self, tokens: int) -> None: ...
     def set_first_part(self, tokens: int) -> None: ...
     def page(self, index: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from llamacpu.engine.adapter_set import NO_ADAPTERS, AdapterSet, ControlVectorUse, LoraUse, fingerprint_of
 from llamacpu.engine.duty import duty_of, working
-from llamacpu.engine.interfaces import CancelToken, KVType, Logits, ModelLike, SavedPicture, TokenIds
+from llamacpu.engine.interfaces import CancelToken, KVType, LentKeys, Logits, ModelLike, SavedPicture, TokenIds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,6 +192,13 @@ class Session:
     def fork(self) -> Session:
         """Create a second conversation with the same past. It shares the memory, so a fork costs almost nothing."""
         return Session(self._model, self._native.fork(), self._adapters, self._starts)
+
+    def lend(self) -> LentKeys:
+        """The keys and values so far, for a drafter to see, as a native session that shares their memory.
+
+        Let go of it before the session goes on: a step copies the pages that it would change and that are still shared.
+        """
+        return self._native.fork()
 
     def truncate(self, tokens: int) -> None:
         """Forget all but the first `tokens` tokens, to continue from there.

@@ -113,6 +113,13 @@ class Config(FieldMapping):
     """whether these are normalized, before the matrix or after it"""
     normed_pairs: bool = False
     """whether the second half of a pair enters the residual stream normalized"""
+    row_window: list[int] = field(default_factory=list)
+    """how many of the last rows a row sees, itself included, per layer; 0 or empty for all. Unlike those outside of a
+    window, keys and values of the others are kept"""
+    lent_layers: list[int] = field(default_factory=list)
+    """the layer of another model whose keys and values a layer of a drafter reads, per layer; empty for their own"""
+    next_width: int = 0
+    """numbers of the model's state that a drafter makes of its own final one, for its next row; 0 for none"""
 
     norm: Literal["rms", "layer"] = "rms"
     """kind of norm: by the root mean square, or by mean and variance (LayerNorm)"""

@@ -1,12 +1,13 @@
 """Drafters: small networks that read the hidden states of a model and propose tokens to it.
 
-Three kinds: DFlash (arXiv:2602.06036), which fills a block of masked positions at once; EAGLE-3 (arXiv:2503.01840), one
-layer that continues its own states token by token; and multi-token prediction (arXiv:2412.19437, section 2.2), whose
-layers are the last ones in the file of the model itself.
+Four kinds: DFlash (arXiv:2602.06036), which fills a block of masked positions at once; EAGLE-3 (arXiv:2503.01840), one
+layer that continues its own states token by token; multi-token prediction (arXiv:2412.19437, section 2.2), whose layers
+are the last ones in the file of the model itself; and Gemma 4's assistant, which sees the model's keys and values.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -15,12 +16,13 @@ import numpy as np
 
 from llamacpu.errors import ModelError
 from llamacpu.families import parts
+from llamacpu.families.assistant import assistant, assistant_names, lent_layers
 from llamacpu.families.config import Config
 from llamacpu.families.limits import MAX_LAYERS, MAX_WIDTH
 from llamacpu.families.registry import config_for
 from llamacpu.gguf.file import GGUFFile
 
-__all__ = ["AS_A_LAYER", "DRAFTERS", "Plan", "drafter", "is_drafter", "predictor"]
+__all__ = ["AS_A_LAYER", "DRAFTERS", "Plan", "drafter", "fitted", "is_drafter", "predictor"]
 
 MOST_STATES = 64
 MOST_BLOCK = 256
@@ -49,6 +51,7 @@ class Plan:
     map: str | None = None
     """the tensor with the token of the model for each row of that matrix; None for the same vocabulary"""
     embedding_scale: float = 1.0
+    """factor of the embeddings; 0 for that of the model, if it counts as a part of the embeddings"""
     block: int = 0
     """positions of a block, the last known token included; 0 for a drafter that proposes token by token"""
     mask: int = 0
@@ -57,16 +60,15 @@ class Plan:
     """whether the positions of a block see only those before them"""
     next_state: Literal["layer", "norm"] = "layer"
     """which of its own states stands for that of the model when it continues its own tokens"""
+    borrows: bool = False
+    """whether it sees the keys and values of the model, whose final states it takes: `fitted` says of which layers"""
 
 
 # Lists of indexers may lack these layers, which see all keys.
 AS_A_LAYER: dict[str, bool | int | float | str] = {".nextn_predict_layers": 0, ".attention.indexer.types": False}
 """Metadata with which the layers for multi-token prediction count like the others, for `predictor`."""
-DRAFTERS = ("dflash", "eagle3")
+DRAFTERS = ("dflash", "eagle3", "gemma4-assistant")
 """Names in general.architecture."""
-_REFUSED = {
-    "gemma4-assistant": "it reads the keys and values of the model, which this version does not lend",
-}
 _PARTS = {
     "markov_w1.weight": "a Markov head (DSpark)",
     "selector_hidden.weight": "a selector of candidates (DFlash 2)",
@@ -76,7 +78,7 @@ _PARTS = {
 
 def is_drafter(file: GGUFFile) -> bool:
     """Whether the file says that it is a drafter, of a kind that runs here or not."""
-    return file.metadata.scalar("general.architecture") in (*DRAFTERS, *_REFUSED)
+    return file.metadata.scalar("general.architecture") in DRAFTERS
 
 
 def drafter(file: GGUFFile) -> Plan:
@@ -86,10 +88,10 @@ def drafter(file: GGUFFile) -> Plan:
     """
     name = file.metadata.text("general.architecture")
     try:
-        if name in _REFUSED:
-            raise ModelError(f"this is a drafter of a kind that does not run here ({name}): {_REFUSED[name]}")
         if name not in DRAFTERS:
             raise ModelError(f"the architecture {name[:60]!r} is no drafter; expected {' or '.join(DRAFTERS)}")
+        if name == "gemma4-assistant":
+            return _assistant(file, name)
         for tensor, what in _PARTS.items():
             if parts.has(file, tensor):
                 raise ModelError(f"the drafter has {what} ({tensor}), which does not run here")
@@ -132,6 +134,38 @@ def predictor(file: GGUFFile, model: Config) -> Plan:
     )
 
 
+def fitted(plan: Plan, model: Config) -> Plan:
+    """The plan for this model. Raises ModelError if the drafter sees keys and values that the model does not have."""
+    if plan.borrows:
+        config = replace(plan.config, lent_layers=lent_layers(plan.config, model))
+        return replace(plan, places=(model.layers,), config=config)
+    if not plan.embedding_scale:
+        # The drafters of Gemma 3 and 4 were trained with embeddings that are scaled where they are looked up.
+        scaled = model.architecture in ("gemma3", "gemma4") and not plan.own_embedding
+        plan = replace(plan, embedding_scale=model.embedding_scale if scaled else 1.0)
+    if model.architecture == "muse-glimmer":
+        # transformers applies no window in this pass of its drafter, whatever the file says.
+        plan = replace(plan, config=replace(plan.config, row_window=[]))
+    return plan
+
+
+def _assistant(file: GGUFFile, name: str) -> Plan:
+    config = assistant(file, name)
+    return Plan(
+        kind="Gemma 4's assistant",
+        config=config,
+        names=assistant_names(file),
+        places=(),
+        width=config.next_width,
+        vocabulary=config.vocab_size,
+        own_embedding=False,
+        own_output=True,
+        embedding_scale=math.sqrt(config.next_width),
+        next_state="norm",
+        borrows=True,
+    )
+
+
 def _dflash(file: GGUFFile, name: str) -> Plan:
     metadata = file.metadata
     found = parts.common(file, name) | {"causal": True}
@@ -140,8 +174,11 @@ def _dflash(file: GGUFFile, name: str) -> Plan:
     block = metadata.integer(f"{name}.block_size", 16, minimum=2, maximum=MOST_BLOCK)
     mask = metadata.integer("tokenizer.ggml.mask_token_id", minimum=0, maximum=vocabulary - 1)
     shared = not parts.has(file, "blk.0.attn_v.weight")
+    window = parts.window(file, name, 0)
+    near = parts.local_layers(file, name, layers, 0) if window else [False] * layers
     found |= _output(file, found) | {
         "rope_style": "neox",
+        "row_window": [window * local for local in near],
         "input": "rows",
         "states_width": len(targets) * width,
         "states_norm": "behind",
@@ -165,7 +202,7 @@ def _dflash(file: GGUFFile, name: str) -> Plan:
         own_embedding=parts.has(file, "token_embd.weight"),
         own_output=found["output"],
         map=_map(file),
-        embedding_scale=metadata.number(f"{name}.embedding_scale", 0.0, minimum=0) or 1.0,
+        embedding_scale=metadata.number(f"{name}.embedding_scale", 0.0, minimum=0),
         block=block,
         mask=mask,
         causal=metadata.flag(f"{name}.attention.causal", False),

@@ -10,7 +10,7 @@ from llamacpu.families.config import Config
 from llamacpu.families.limits import MAX_HEAD_SIZE, MAX_WIDTH
 from llamacpu.gguf.file import GGUFFile
 
-__all__ = ["gemma4"]
+__all__ = ["gemma4", "head_sizes"]
 
 
 def gemma4(file: GGUFFile, name: str) -> Config:
@@ -19,7 +19,7 @@ def gemma4(file: GGUFFile, name: str) -> Config:
     fields = parts.common(file, name)
     layers, window = fields["layers"], parts.window(file, name)
     local = [window > 0 and near for near in parts.local_layers(file, name, layers, 6)]
-    fields |= _head_sizes(file, name, fields, local)
+    fields |= head_sizes(file, name, fields, local)
     fields |= _shared(file, name, fields, local)
     own = [source == layer for layer, source in enumerate(fields["kv_source"])]
     separate = [any(parts.has(file, f"blk.{at}.attn_{part}.weight") for part in ("v", "qkv")) for at in range(layers)]
@@ -44,7 +44,7 @@ def gemma4(file: GGUFFile, name: str) -> Config:
     )
 
 
-def _head_sizes(file: GGUFFile, name: str, fields: dict[str, Any], local: list[bool]) -> dict[str, Any]:
+def head_sizes(file: GGUFFile, name: str, fields: dict[str, Any], local: list[bool]) -> dict[str, Any]:
     """Sizes of heads and rotations: layers with a window have their own."""
     metadata = file.metadata
     near = {

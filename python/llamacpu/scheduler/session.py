@@ -16,6 +16,7 @@ from llamacpu.engine.adapter_set import (
 from llamacpu.engine.interfaces import (
     CancelToken,
     KVType,
+    LentKeys,
     LoadProgress,
     Logits,
     ModelLike,
@@ -124,6 +125,11 @@ class ScheduledSession:
             fork = Slot(slot.native.fork(), slot.pages.fork(), slot.client)
             fork.pictures = list(slot.pictures)
             return ScheduledSession(self._model, self._scheduler, fork)
+
+    def lend(self) -> LentKeys:
+        """Return the keys and values so far, for a drafter to see; see `llamacpu.Session`."""
+        with self._scheduler.changed:
+            return self._idle().native.lend()
 
     def truncate(self, tokens: int) -> None:
         """Forget all but the first `tokens` tokens."""

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use numpy::{PyArray2, PyArray3, PyArrayMethods};
+use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -56,6 +56,34 @@ fn step_rows<'py>(
     Ok((logits, array(py, output.hidden)?.reshape([2, wanted, width])?))
 }
 
+/// What a pair leads to: logits and a state.
+type LogitsAndState<'py> = (Bound<'py, PyArray1<f32>>, Bound<'py, PyArray1<f32>>);
+
+/// Runs a pair, float32[1, 2 × state], whose layers see the keys and values of a session of another model.
+#[pyfunction]
+#[pyo3(signature = (model, lender, pair, cancel=None))]
+fn step_lent<'py>(
+    py: Python<'py>,
+    model: &Bound<'py, Model>,
+    lender: &Bound<'py, Session>,
+    pair: &Bound<'py, PyArray2<f32>>,
+    cancel: Option<&Bound<'py, CancelToken>>,
+) -> PyResult<LogitsAndState<'py>> {
+    let model = model.get().get(py)?;
+    let (lender, pair) = (lender.get().inner(), numbers(pair)?);
+    let output = detached(py, cancel.map(Bound::get), false, move |interrupted| {
+        model.step_lent(&lender, pair, Some(interrupted))
+    })?;
+    Ok((array(py, output.logits)?, array(py, output.state)?))
+}
+
+/// Whether a session of another model holds all that a pair would see.
+#[pyfunction]
+fn can_borrow(py: Python<'_>, model: &Bound<'_, Model>, lender: &Bound<'_, Session>) -> PyResult<bool> {
+    let (model, lender) = (model.get().get(py)?, lender.get().inner());
+    attached(py, || model.can_borrow(&lender))
+}
+
 /// The rows that a drafter makes of states of the model it drafts for: float32[rows, states] -> float32[rows, width].
 #[pyfunction]
 fn fuse_states<'py>(
@@ -107,6 +135,8 @@ fn numbers(rows: &Bound<'_, PyArray2<f32>>) -> PyResult<Vec<f32>> {
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(step_rows, module)?)?;
+    module.add_function(wrap_pyfunction!(step_lent, module)?)?;
+    module.add_function(wrap_pyfunction!(can_borrow, module)?)?;
     module.add_function(wrap_pyfunction!(fuse_states, module)?)?;
     module.add_function(wrap_pyfunction!(token_embeddings, module)?)?;
     module.add_function(wrap_pyfunction!(output_products, module)?)

@@ -74,7 +74,7 @@ pub(crate) fn run(
     let asking = if pass.kept > 0 || config.relative_positions > 0 { rows } else { 0 };
     let query = sized(query, asking.checked_mul(query_row), "queries")?;
     // Layers that read the keys and values of another one have none to compute.
-    let own = if sizes.kv_source == pass.layer { rows } else { 0 };
+    let own = if sizes.lent.is_none() && sizes.kv_source == pass.layer { rows } else { 0 };
     let key = sized(key, own.checked_mul(key_row), "keys")?;
     let value = sized(value, own.checked_mul(value_row), "values")?;
     let attended = sized(attended, pass.kept.checked_mul(sizes.attended_width()), "attention")?;
@@ -229,10 +229,12 @@ pub(crate) fn attend(
 ) -> Result<(), Error> {
     let Pass { config, layer, sizes, .. } = *pass;
     let Some(first) = segments.first() else { return Ok(()) };
-    let layout = first.pages.layout().layout(Kept::Layer(layer))?;
+    let kept = Kept::Layer(sizes.lent.unwrap_or(layer));
+    let layout = first.pages.layout().layout(kept)?;
     let rows = |segment: &Segment| if pass.last { segment.kept } else { segment.tokens.len() };
-    let end = |segment: &Segment| segment.position + segment.tokens.len();
-    let pages = segments.iter().map(|segment| segment.pages.layer_slices(Kept::Layer(layer), end(segment)));
+    let added = |segment: &Segment| if sizes.lent.is_some() { 0 } else { segment.tokens.len() };
+    let end = |segment: &Segment| segment.position + added(segment);
+    let pages = segments.iter().map(|segment| segment.pages.layer_slices(kept, end(segment)));
     let pages = pages.collect::<Result<Vec<_>, Error>>()?;
     let ranges: Vec<_> = segments.iter().map(|segment| seen(config, &sizes, segment, rows(segment))).collect();
     let visible = |ranges| match sizes.sight {
@@ -270,13 +272,19 @@ pub(crate) fn attend(
 
 /// What the last `rows` tokens of a segment see, where that is not what the layer says; empty if it is.
 fn seen(config: &Config, sizes: &LayerConfig, segment: &Segment, rows: usize) -> Vec<Range<usize>> {
-    if segment.together {
-        return vec![0..segment.position + segment.tokens.len(); rows];
+    if sizes.lent.is_some() {
+        return vec![sizes.sight.behind(segment.position); rows];
+    }
+    let end = segment.position + segment.tokens.len();
+    if segment.together || sizes.row_window > 0 {
+        let first = |row: usize| if sizes.row_window > 0 { (row + 1).saturating_sub(sizes.row_window) } else { 0 };
+        let last = |row: usize| if segment.together { end } else { row + 1 };
+        return (end - rows..end).map(|row| first(row)..last(row)).collect();
     }
     if config.causal {
         return seen_together(sizes, segment, rows);
     }
-    both_sides(sizes, segment.position + segment.tokens.len(), rows)
+    both_sides(sizes, end, rows)
 }
 
 /// What the last `rows` of a text's `tokens` tokens see when they look ahead within a window: half of it on each side.

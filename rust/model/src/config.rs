@@ -155,6 +155,13 @@ settings! {
         states_norm: StatesNorm = StatesNorm::None,
         /// Whether the second half of a pair enters the residual stream normalized.
         normed_pairs: bool = false,
+        /// How many rows each row sees besides those behind it, itself included, per layer; 0 or empty: all. Unlike those
+        /// outside of a `window`, keys and values of the others are kept.
+        row_window: Vec<usize> = Vec::new(),
+        /// The layer of another model whose keys and values a layer reads, per layer; empty: layers have their own.
+        lent_layers: Vec<usize> = Vec::new(),
+        /// Numbers of the state of that other model that a matrix makes of the final one; 0 for none.
+        next_width: usize = 0,
 
         /// How vectors are normalized.
         norm: NormKind = NormKind::Rms,

@@ -23,6 +23,7 @@ mod input_squares;
 mod kv;
 mod latent_attention;
 mod layer_input;
+mod lending;
 mod model;
 mod moe;
 mod norms;
@@ -60,6 +61,7 @@ pub use config::{
 pub use error::Error;
 pub use input_squares::Squares;
 pub use kv::PAGE_LAYOUT;
+pub use lending::LentOutput;
 pub use model::{Interrupted, Model};
 pub use picture::{FIRST_PICTURE_ID, Grid, Picture, PictureInput, SavedPicture};
 pub use restoration::Restoration;

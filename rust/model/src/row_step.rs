@@ -138,6 +138,9 @@ impl Model {
                 config.architecture
             ));
         }
+        if !config.lent_layers.is_empty() {
+            return wrong("the model reads keys and values of another one, and has no sessions of its own".to_owned());
+        }
         let width = row_width(config);
         let count = step.rows.len() / width;
         if count == 0 || count * width != step.rows.len() {

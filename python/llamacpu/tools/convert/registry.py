@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from llamacpu.errors import CheckpointError
+from llamacpu.families.drafters import DRAFTERS
 from llamacpu.families.registry import FAMILIES as RUNNING
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _CLASSES = {
     "hybrids.Qwen35Moe": "Qwen3_5MoeForCausalLM Qwen3_5MoeForConditionalGeneration",
     "gemma4.Gemma4": "Gemma4ForCausalLM Gemma4ForConditionalGeneration",
     "gemma4.Gemma4Unified": "Gemma4UnifiedForConditionalGeneration",
+    "gemma4.Gemma4Assistant": "Gemma4AssistantForCausalLM Gemma4UnifiedAssistantForCausalLM",
     "glimmer.MuseGlimmer": "MuseGlimmerForConditionalGeneration MuseGlimmerForCausalLM",
     "gpt_oss.GptOss": "GptOssForCausalLM",
     "deci.Deci": "DeciLMForCausalLM",
@@ -132,7 +134,7 @@ def family_of(source: Source) -> type[Family]:
         name = "jina.JinaBert3"
     module, _, kind = name.partition(".")
     family: type[Family] = getattr(importlib.import_module(f"llamacpu.tools.convert.families.{module}"), kind)
-    if family.architecture not in RUNNING:
+    if family.architecture not in (*RUNNING, *DRAFTERS):
         raise CheckpointError(
             f"config.json: {source.architecture!r:.80} would become a file of the architecture "
             f"{family.architecture!r}, which does not run here"

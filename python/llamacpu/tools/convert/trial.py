@@ -15,6 +15,7 @@ import numpy as np
 
 from llamacpu import _native
 from llamacpu.errors import CheckpointError, LlamaCpuError
+from llamacpu.families.drafters import drafter, is_drafter
 from llamacpu.families.registry import config_for
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.gguf.header import DEFAULT_ALIGNMENT
@@ -35,8 +36,10 @@ def try_model(metadata: Mapping[str, Any], tensors: Sequence[NewTensor]) -> None
         try:
             with GGUFFile(path) as file:
                 Tokenizer(file)
-                config = config_for(file)
-                rows = [(t.name, t.type, t.shape, t.file, t.offset, t.nbytes) for t in file.tensors]
+                plan = drafter(file) if is_drafter(file) else None
+                config = config_for(file) if plan is None else plan.config
+                names = {t.name: t.name for t in file.tensors} if plan is None or plan.names is None else plan.names
+                rows = [(names[t.name], t.type, t.shape, t.file, t.offset, t.nbytes) for t in file.tensors]
                 native = _native.Model(file.native_files, dict(config), rows, 1, "map")
                 unused = [name for name in native.unread_tensors if not _predicts_further(name, metadata)]
                 del native

@@ -1,5 +1,7 @@
 //! The sizes and switches of one layer.
 
+use std::ops::Range;
+
 use llamacpu_kernels::recurrent::DeltaNet;
 
 use super::{Config, HeadOrder, QueryKeyNorm, Rotation};
@@ -17,6 +19,10 @@ pub(crate) struct LayerConfig {
     pub(crate) value_size: usize,
     /// The layer whose keys and values it reads: itself, or an earlier one.
     pub(crate) kv_source: usize,
+    /// How many of the last rows a row sees, itself included, in models that take rows; 0 for all.
+    pub(crate) row_window: usize,
+    /// The layer of another model whose keys and values it reads instead.
+    pub(crate) lent: Option<usize>,
     /// Whether the projected keys are the values, too.
     pub(crate) keys_as_values: bool,
     /// Size of the latent vector of keys and values; 0 for none.
@@ -55,6 +61,15 @@ impl Sight {
             Self::Everything => 0,
             Self::Window(tokens) => (position + 1).saturating_sub(tokens),
             Self::Chunk(tokens) => position / tokens * tokens,
+        }
+    }
+
+    /// The positions that a query behind `tokens` tokens sees of them, if another model lends them. A window counts from the
+    /// last of them, which is seen besides its own size.
+    pub(crate) fn behind(self, tokens: usize) -> Range<usize> {
+        match self {
+            Self::Everything | Self::Chunk(_) => 0..tokens,
+            Self::Window(size) => tokens.saturating_sub(size.saturating_add(1))..tokens,
         }
     }
 }
@@ -125,6 +140,8 @@ impl Config {
             key_size: self.key_sizes.get(index).copied().unwrap_or(self.key_size),
             value_size: self.value_sizes.get(index).copied().unwrap_or(self.value_size),
             kv_source: self.kv_source.get(index).copied().unwrap_or(index),
+            row_window: entry(&self.row_window),
+            lent: self.lent_layers.get(index).copied(),
             keys_as_values: self.keys_as_values.get(index).copied().unwrap_or(false),
             latent_size: self.latent_size,
             indexer: self.indexer.get(index).copied().unwrap_or(false),

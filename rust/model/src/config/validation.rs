@@ -95,6 +95,7 @@ impl Config {
             ("keys_as_values", self.keys_as_values.len()),
             ("layer_scale", self.layer_scale.len()),
             ("recurrent_heads", self.recurrent_heads.len()),
+            ("row_window", self.row_window.len()),
         ];
         for (name, entries) in optional.into_iter().filter(|(_, entries)| *entries > 0) {
             per_layer(name, entries, self.layers)?;

@@ -62,7 +62,7 @@ impl Attention {
         let gate = if config.attention_gate == AttentionGate::Query { sizes.attended_width() } else { 0 };
         let rows = [sizes.query_width() + gate, sizes.key_width(), sizes.value_width()];
         let inputs = if config.input == Input::Pairs { 2 * width } else { width };
-        let own = sizes.kv_source == index;
+        let own = sizes.lent.is_none() && sizes.kv_source == index;
         let (query, key, value) = if own && tensors.has(&name("attn_qkv.weight")) {
             let [query, key, value] = three(tensors.linears(&name("attn_qkv"), inputs, &rows)?)?;
             (query, Some(key), (!sizes.keys_as_values).then_some(value))

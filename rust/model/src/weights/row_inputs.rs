@@ -17,6 +17,8 @@ pub(crate) struct RowWeights {
     pub(crate) halves: [Option<Norm>; 2],
     /// Makes a row of a pair.
     pub(crate) projection: Option<Linear>,
+    /// Makes a state of the other model of a final one.
+    pub(crate) next: Option<Linear>,
 }
 
 impl RowWeights {
@@ -42,10 +44,12 @@ impl RowWeights {
         };
         let projected = config.input == Input::ProjectedPairs;
         let projection = projected.then(|| tensors.linear("nextn.eh_proj", 2 * width, width)).transpose()?;
-        Ok(Some(Self { states, states_norm, halves, projection }))
+        let next = config.next_width;
+        let next = (next > 0).then(|| tensors.linear("nextn.post_projection", width, next)).transpose()?;
+        Ok(Some(Self { states, states_norm, halves, projection, next }))
     }
 
     pub(super) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
-        self.states.iter().chain(&self.projection).map(|linear| &linear.matrix)
+        self.states.iter().chain(&self.projection).chain(&self.next).map(|linear| &linear.matrix)
     }
 }

@@ -11,7 +11,7 @@ from llamacpu.tools.convert.families.base import Family, Named
 from llamacpu.tools.convert.families.gemma import Gemma3
 from llamacpu.tools.convert.tokenizers.merged import set_character_pairs
 
-__all__ = ["Gemma4", "Gemma4Unified"]
+__all__ = ["Gemma4", "Gemma4Assistant", "Gemma4Unified"]
 
 _UNROTATED = 1e30
 """A frequency divided by this is zero: the pairs after the rotated ones of a head with full attention."""
@@ -131,3 +131,22 @@ class Gemma4Unified(Gemma4):
         found = (self.source.checkpoint.json("generation_config.json") or {}).get("suppress_tokens")
         if found is not None:
             self.keys.add("tokenizer.ggml.suppress_tokens", found, "int32")
+
+
+class Gemma4Assistant(Gemma4):
+    """The drafter of a Gemma 4, whose layers have no keys and values. The index of its vocabulary is left out."""
+
+    architecture = "gemma4-assistant"
+    names: ClassVar[Mapping[str, str]] = {
+        **Gemma4.names, "pre_projection": "nextn.pre_projection", "post_projection": "nextn.post_projection",
+    }  # fmt: skip
+    drops: ClassVar[tuple[str, ...]] = ("lm_head.weight",)
+
+    def set_parameters(self) -> None:
+        self.config.setdefault("num_kv_shared_layers", self.layers)
+        super().set_parameters()
+        self.keys.set("embedding_length_out", self.source.integer("backbone_hidden_size"))
+        self.keys.set("nextn_predict_layers", self.layers)
+
+    def renamed(self, name: str) -> str | None:
+        return None if "masked_embedding" in name else super().renamed(name)

@@ -1,7 +1,7 @@
 //! The settings of models that take rows in place of tokens.
 
 use super::within;
-use crate::config::{Input, Norms, SIZE_LIMIT, StatesNorm};
+use crate::config::{Input, LAYERS_LIMIT, Norms, SIZE_LIMIT, StatesNorm};
 use crate::{Config, Error};
 
 impl Config {
@@ -13,6 +13,11 @@ impl Config {
         if self.normed_pairs && self.input != Input::Pairs {
             return Err(Error::Model("normed_pairs: expected \"pairs\" as input".to_owned()));
         }
+        within("next_width", self.next_width, 0, SIZE_LIMIT)?;
+        self.validate_lent()?;
+        if !self.row_window.is_empty() && (self.input != Input::Rows || self.next_width > 0) {
+            return Err(Error::Model("row_window: expected a model with sessions whose input is \"rows\"".to_owned()));
+        }
         if self.input == Input::Tokens {
             return match self.states_width {
                 0 => Ok(()),
@@ -20,8 +25,8 @@ impl Config {
             };
         }
         // What was rewound too far would have to be computed again from rows that nobody keeps.
-        let limited =
-            [&self.window, &self.chunk, &self.recurrent_heads].iter().any(|of| of.iter().any(|&size| size > 0));
+        let kept = if self.lent_layers.is_empty() { &self.window[..] } else { &[] };
+        let limited = [kept, &self.chunk, &self.recurrent_heads].iter().any(|of| of.iter().any(|&size| size > 0));
         let plain = self.causal && !self.learned_positions && self.token_types == 0 && !self.embedding_norm;
         let other = self.relative_positions > 0 || self.per_layer_input > 0 || !self.cross_layers.is_empty();
         if limited || other || !plain || self.rope.sections.len() > 1 {
@@ -39,6 +44,25 @@ impl Config {
         }
         if self.input == Input::Rows && (self.latent_size > 0 || self.kv_heads.contains(&0)) {
             return Err(Error::Model("input is \"rows\": expected keys and values in every layer".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Every layer reads keys and values of another model, and a row is made of a pair with a state of that one.
+    fn validate_lent(&self) -> Result<(), Error> {
+        let lent = &self.lent_layers;
+        if lent.is_empty() && self.next_width == 0 {
+            return Ok(());
+        }
+        lent.iter().try_for_each(|&layer| within("lent_layers", layer, 0, LAYERS_LIMIT))?;
+        let made = self.next_width > 0 && self.states_width == 2 * self.next_width && self.output;
+        let plain = self.kv_source.is_empty() && self.keys_as_values.is_empty() && self.alibi == 0.0;
+        if lent.len() != self.layers || self.input != Input::Rows || !made || !plain {
+            return Err(Error::Model(
+                "lent_layers: expected one for each of the layers, whose input is \"rows\" made of twice next_width \
+                 numbers, with logits, and with neither keys and values of their own nor linear biases"
+                    .to_owned(),
+            ));
         }
         Ok(())
     }
