@@ -3,8 +3,9 @@
     python benches/big_drafters.py MODEL.gguf FOLDER [--type q4_k_m]
 
 MODEL may be one of those that benches/big_models.py writes. EAGLE-3: one layer like those of the model and half of its
-vocabulary, at most 32,000 tokens; DFlash: five layers, blocks of 16. What they propose is right only by chance: they
-serve to measure what proposals cost (benches/drafting.py --only drafter, llamacpu bench --draft-tokens).
+vocabulary, at most 32,000 tokens; DFlash: five layers, blocks of 16; for Gemma 4, an assistant of four layers. What
+they propose is right only by chance: they serve to measure what proposals cost (benches/drafting.py --only drafter,
+llamacpu bench --draft-tokens).
 """
 
 from __future__ import annotations
@@ -115,6 +116,65 @@ def write(path: Path, model: Path, kind: str, mixture: str) -> Path:
     return path
 
 
+def write_assistant(path: Path, model: Path, mixture: str) -> Path:
+    """Write an assistant for a Gemma 4, whose last layers of both kinds it reads, to `path`, and return `path`."""
+    fields, name, layers, width = GGUFReader(model).fields, "gemma4-assistant", 4, 1024
+
+    def value(key: str, default: Any = None) -> Any:
+        found = fields.get(f"gemma4.{key}")
+        return default if found is None else found.contents()
+
+    pattern, backbone, heads = value("attention.sliding_window_pattern"), value("embedding_length"), 8
+    shared = value("attention.head_count_kv", 1)
+    kv_heads = shared if isinstance(shared, list) else [shared] * len(pattern)
+    own = [kv_heads[len(pattern) - 1 - pattern[::-1].index(near)] for near in (True, True, True, False)]
+    sizes = [value(f"attention.key_length{end}") for end in ("_swa", "_swa", "_swa", "")]
+    random = np.random.default_rng(7)
+    writer = GGUFWriter(path, name)
+    writer.add_quantization_version(2)
+    writer.add_file_type(TYPES[mixture][0])
+    keys: dict[str, Any] = {
+        "block_count": layers, "nextn_predict_layers": layers, "embedding_length": width,
+        "feed_forward_length": 4 * width, "embedding_length_out": backbone,
+        "attention.head_count": heads, "attention.head_count_kv": own,
+        "attention.shared_kv_layers": layers, "attention.sliding_window_pattern": [True, True, True, False],
+    }  # fmt: skip
+    same = (
+        "context_length", "attention.key_length", "attention.value_length", "attention.key_length_swa",
+        "attention.value_length_swa", "attention.sliding_window", "attention.layer_norm_rms_epsilon", "rope.freq_base",
+        "rope.freq_base_swa", "rope.dimension_count", "rope.dimension_count_swa",
+    )  # fmt: skip
+    keys |= {key: value(key) for key in same if value(key) is not None}
+    for key, setting in keys.items():
+        add(writer, f"{name}.{key}", setting)
+    for key, setting in copied_vocabulary(model).items():
+        add(writer, key, setting)
+    vectors = {"output_norm": width}
+    tokens = len(fields["tokenizer.ggml.tokens"].data)
+    parts: list[Sizes] = [
+        ("token_embd", tokens, width), ("nextn.pre_projection", width, 2 * backbone),
+        ("nextn.post_projection", backbone, width),
+    ]  # fmt: skip
+    for layer, size in enumerate(sizes):
+        start = f"blk.{layer}."
+        norms = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
+        vectors |= {f"{start}{norm}": width for norm in norms}
+        vectors |= {f"{start}attn_q_norm": size, f"{start}layer_output_scale": 1}
+        parts += [
+            (f"{start}attn_q", heads * size, width), (f"{start}attn_output", width, heads * size),
+            (f"{start}ffn_gate", 4 * width, width), (f"{start}ffn_up", 4 * width, width),
+            (f"{start}ffn_down", width, 4 * width),
+        ]  # fmt: skip
+    for vector, length in vectors.items():
+        writer.add_tensor(f"{vector}.weight", np.ones(length, np.float32))
+    writer.add_tensor("rope_freqs.weight", np.ones(sizes[-1] // 2, np.float32))
+    for part, height, columns in parts:
+        stored = kind_of(part, columns, layers, mixture, tied=True)
+        writer.add_tensor(f"{part}.weight", random_blocks(stored, (height, columns), random), raw_dtype=stored)
+    finish(writer)
+    return path
+
+
 def main() -> None:
     """Read the options and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -125,6 +185,9 @@ def main() -> None:
     for kind in KINDS:
         path = options.folder / f"{options.model.stem}-{kind}-{options.type}.gguf"
         print(write(path, options.model, kind, options.type), flush=True)
+    if GGUFReader(options.model).fields["general.architecture"].contents() == "gemma4":
+        path = options.folder / f"{options.model.stem}-assistant-{options.type}.gguf"
+        print(write_assistant(path, options.model, options.type), flush=True)
 
 
 if __name__ == "__main__":

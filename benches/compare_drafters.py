@@ -1,11 +1,11 @@
 """What a pass with proposals of a drafter costs, beside llama-server with the same files.
 
-    python benches/compare_drafters.py MODEL.gguf eagle3|dflash DRAFTER.gguf --llama-server PATH/llama-server
+    python benches/compare_drafters.py MODEL.gguf eagle3|dflash|mtp DRAFTER.gguf --llama-server PATH/llama-server
 
-benches/big_drafters.py writes drafters. Their proposals are right only by chance: every pass proposes tokens, verifies
-them and keeps one token, so the price of a pass in passes without a drafter is also the number of tokens that a pass
-would have to keep to gain anything. Plain text, then text with the drafter, of both programs in turn; the best round of
-each counts.
+benches/big_drafters.py writes drafters; "mtp" is what llama-server calls Gemma 4's assistant. Their proposals are right
+only by chance: every pass proposes tokens, verifies them and keeps one token, so the price of a pass in passes without
+a drafter is also the number of tokens that a pass would have to keep to gain anything. Plain text, then text with the
+drafter, of both programs in turn; the best round of each counts.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("kind", choices=["eagle3", "dflash"])
+    parser.add_argument("kind", choices=["eagle3", "dflash", "mtp"])
     parser.add_argument("drafter", type=Path)
     parser.add_argument("--llama-server", type=Path, required=True)
     parser.add_argument("--proposals", type=int, default=3)
