@@ -88,10 +88,27 @@ def test_every_switch_is_as_defined(tmp_path: Path, name: str) -> None:
                 assert np.array_equal(np.concatenate(alone), got)
 
 
-def test_weights_of_any_type_run(tmp_path: Path) -> None:
+def test_weights_of_half_precision_keep_half_precision(tmp_path: Path) -> None:
     config = VisionConfig(**BASE | {"embedding_length": 64, "feed_forward": 96, "output_length": 32})
     values = tensors(config)
     rounded = {name: tensor.astype(np.float16) if tensor.ndim == 2 else tensor for name, tensor in values.items()}
+    pixels = np.random.default_rng(1).standard_normal((2, 24, 24, 3)).astype(np.float32)
+    exact = ReferenceEncoder(config, rounded).encode(pixels)
+    path = write(tmp_path / "encoder.gguf", rounded)
+    got = encoded(native(path, config), pixels)
+    assert ((got - exact) ** 2).sum() < 1e-6 * (exact**2).sum()
+    assert np.array_equal(encoded(native(path, config, 1), pixels), got)
+    assert np.array_equal(np.concatenate([encoded(native(path, config), tile[None]) for tile in pixels]), got)
+
+
+def test_one_matrix_of_keys_in_floats_keeps_all_products_in_floats(tmp_path: Path) -> None:
+    config = VisionConfig(**BASE | {"embedding_length": 64, "feed_forward": 96, "output_length": 32})
+    values = tensors(config)
+    whole = "v.blk.1.attn_k.weight"
+    rounded = {
+        name: tensor.astype(np.float16) if tensor.ndim == 2 and name != whole else tensor
+        for name, tensor in values.items()
+    }
     pixels = np.random.default_rng(1).standard_normal((1, 24, 24, 3)).astype(np.float32)
     exact = ReferenceEncoder(config, rounded).encode(pixels)
     got = encoded(native(write(tmp_path / "encoder.gguf", rounded), config), pixels)

@@ -28,5 +28,6 @@ pub mod squares;
 pub mod threads;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+mod words;
 
 pub use error::Error;

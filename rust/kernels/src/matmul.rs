@@ -46,6 +46,7 @@ mod tile;
 mod tiled;
 mod unit;
 mod weights;
+mod words;
 
 pub use additions::{Addition, Change, ChangeTerm};
 pub(crate) use grouped::refuse_overlap;
@@ -53,6 +54,7 @@ pub use grouped::{GroupedJob, Table, grouped_matmul, grouped_matmul_with};
 pub use job::{InputBuffers, Job};
 pub use matrix::Matrix;
 pub use peak::product_peak;
+pub use words::word_matmul;
 
 use crate::Error;
 use crate::context::Context;

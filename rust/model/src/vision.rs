@@ -14,6 +14,7 @@ mod norms;
 mod pixels;
 mod places;
 mod positions;
+mod products;
 mod projection;
 mod resampler;
 mod validation;

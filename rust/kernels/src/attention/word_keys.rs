@@ -122,16 +122,17 @@ impl<const R: usize> WordScore<'_, R> {
     #[inline(always)]
     fn tile<L: Lanes, const N: usize>(&mut self, set: L::Set, first: usize, prefetching: bool) {
         let lines = self.keys.words.as_chunks::<{ 4 * LANES }>().0.as_chunks::<VECTORS>().0;
-        let step = if prefetching { self.ahead.len().div_ceil(self.pairs.len().max(1)) } else { 0 };
         let mut products = [[L::integers(set, 0); N]; R];
-        for (number, (pairs, line)) in self.pairs.iter().zip(lines).enumerate() {
-            let end = ((number + 1) * step).min(self.ahead.len());
-            prefetch(self.ahead, (number * step).min(end)..end);
-            for r in 0..R {
-                for n in 0..N {
-                    products[r][n] = L::dot2(products[r][n], &line[first + n], pairs[r]);
-                }
-            }
+        let ahead = if prefetching { self.ahead } else { &[] };
+        let step = ahead.len().div_ceil(self.pairs.len().max(1));
+        let (mut rest, mut ahead) = (self.pairs.iter().zip(lines), ahead.chunks(step.max(1)));
+        // Two loops: with prefetches, which few tiles have, the steps would take half as long again without many registers.
+        for (part, (pairs, line)) in ahead.by_ref().zip(rest.by_ref()) {
+            prefetch(part, 0..part.len());
+            add_pair::<L, R, N>(&mut products, &line[first..], pairs);
+        }
+        for (pairs, line) in rest {
+            add_pair::<L, R, N>(&mut products, &line[first..], pairs);
         }
         let scales = self.keys.scales.as_chunks::<{ 4 * LANES }>().0;
         for n in 0..N {
@@ -141,6 +142,21 @@ impl<const R: usize> WordScore<'_, R> {
                 let parts = self.scores[r][self.page].as_chunks_mut::<LANES>().0;
                 L::from_integers(products[r][n]).mul(scale).store(&mut parts[first + n]);
             }
+        }
+    }
+}
+
+/// Adds the products of a pair of elements with `N` vectors of tokens.
+#[inline(always)]
+fn add_pair<L: Lanes, const R: usize, const N: usize>(
+    products: &mut [[L::Integers; N]; R],
+    line: &[[u8; 4 * LANES]],
+    pairs: &[i32; R],
+) {
+    let Some(line) = line.first_chunk::<N>() else { return };
+    for r in 0..R {
+        for n in 0..N {
+            products[r][n] = L::dot2(products[r][n], &line[n], pairs[r]);
         }
     }
 }

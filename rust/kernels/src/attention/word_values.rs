@@ -7,8 +7,9 @@ use std::ops::Range;
 use super::keys::TILE;
 use super::pages::PAGE_TOKENS;
 use super::scores::{CHUNK_PAGES, ChunkScores, Scores};
-use super::words::{SCALE_BYTES, SMALLEST, TOKEN_PAIRS, WEIGHT_LIMIT};
+use super::words::{SCALE_BYTES, TOKEN_PAIRS, WEIGHT_LIMIT};
 use crate::math::{Kernel, LANES, Lanes, MAGIC, prefetch};
+use crate::words::SMALLEST;
 
 /// Weights of the tokens of a page, in pairs.
 type Pairs = [i32; TOKEN_PAIRS];
@@ -135,15 +136,16 @@ impl<const R: usize> WordSum<'_, R> {
         let ahead = if first == 0 { self.ahead } else { &[] };
         let step = ahead.len().div_ceil(TOKEN_PAIRS);
         let mut totals = [[L::integers(set, 0); N]; R];
-        for pair in 0..TOKEN_PAIRS {
-            let end = ((pair + 1) * step).min(ahead.len());
-            prefetch(ahead, (pair * step).min(end)..end);
-            let line = &self.lines[pair * self.vectors + first..][..N];
-            for r in 0..R {
-                for n in 0..N {
-                    totals[r][n] = L::dot2(totals[r][n], &line[n], self.pairs[r][pair]);
-                }
-            }
+        let mut ahead = ahead.chunks(step.max(1));
+        let lines = self.lines.chunks_exact(self.vectors.max(1)).take(TOKEN_PAIRS);
+        let mut rest = lines.enumerate();
+        // Two loops, as for scores.
+        for (part, (pair, line)) in ahead.by_ref().zip(rest.by_ref()) {
+            prefetch(part, 0..part.len());
+            add_pair::<L, R, N>(&mut totals, &line[first..], self.pairs, pair);
+        }
+        for (pair, line) in rest {
+            add_pair::<L, R, N>(&mut totals, &line[first..], self.pairs, pair);
         }
         for r in 0..R {
             let factor = L::splat(set, self.factors[r]);
@@ -151,6 +153,22 @@ impl<const R: usize> WordSum<'_, R> {
                 let sum = &mut self.sums[r * self.vectors + first + n];
                 L::from_integers(totals[r][n]).fma(factor, L::load(set, sum)).store(sum);
             }
+        }
+    }
+}
+
+/// Adds the products of a pair of tokens with `N` vectors of their values.
+#[inline(always)]
+fn add_pair<L: Lanes, const R: usize, const N: usize>(
+    totals: &mut [[L::Integers; N]; R],
+    line: &[[u8; 4 * LANES]],
+    pairs: &[Pairs; R],
+    pair: usize,
+) {
+    let Some(line) = line.first_chunk::<N>() else { return };
+    for r in 0..R {
+        for n in 0..N {
+            totals[r][n] = L::dot2(totals[r][n], &line[n], pairs[r][pair]);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::page_size::PAGE_TOKENS;
 use crate::math::{LANES, Lanes, MAGIC};
+use crate::words::{limit, range};
 
 /// Pairs of tokens in a page: token `i` and token `i + TOKEN_PAIRS`.
 pub(super) const TOKEN_PAIRS: usize = PAGE_TOKENS / 2;
@@ -12,8 +13,6 @@ pub(super) const TOKEN_PAIRS: usize = PAGE_TOKENS / 2;
 const VALUE_LIMIT: f32 = 4095.0;
 /// What the largest weight of a page becomes: 64 · 8192 · 4095 is below 2^31.
 pub(super) const WEIGHT_LIMIT: f32 = 8192.0;
-/// 2^-100: rows of nothing larger count as zeros.
-pub(super) const SMALLEST: f32 = f32::from_bits(27 << 23);
 /// Bytes of the scales of a page's rows.
 pub(super) const SCALE_BYTES: usize = 4 * PAGE_TOKENS;
 
@@ -22,37 +21,11 @@ pub(super) fn key_pairs(size: usize) -> usize {
     size.div_ceil(2)
 }
 
-/// What the largest magnitude of a key or query of `size` elements becomes.
-fn key_limit(size: usize) -> f32 {
-    (i32::MAX as usize / size.max(1)).isqrt().min(i16::MAX as usize) as f32
-}
-
-/// The scale of a row whose largest magnitude becomes `limit`, and its reciprocal. A row with a NaN or an infinity has a scale
-/// of NaN.
-#[inline(always)]
-fn range<L: Lanes>(set: L::Set, row: &[f32], limit: f32) -> (f32, f32) {
-    let (mut largest, mut check) = (L::zero(set), L::zero(set));
-    for part in row.chunks(LANES) {
-        let part = L::load_part(set, part);
-        largest = L::zero(set).sub(part).max(part).max(largest);
-        // A value minus itself is 0, or NaN if it is not finite.
-        check = check.add(part.sub(part));
-    }
-    let largest = largest.largest();
-    if check.sum() != 0.0 {
-        (f32::NAN, 0.0)
-    } else if largest < SMALLEST {
-        (0.0, 0.0)
-    } else {
-        (largest / limit, limit / largest)
-    }
-}
-
 /// Calls `take` with the pairs of a key or query from each sixteenth on, lowest element first, and returns its scale.
 #[inline(always)]
 pub(super) fn pairs_of_key<L: Lanes>(set: L::Set, row: &[f32], take: &mut impl FnMut(usize, &[i32])) -> f32 {
     let pairs = key_pairs(row.len());
-    let (scale, inverse) = range::<L>(set, row, key_limit(row.len()));
+    let (scale, inverse) = range::<L>(set, row, limit(row.len()));
     let (inverse, magic) = (L::splat(set, inverse), L::splat(set, MAGIC));
     let (low, high) = row.split_at(pairs);
     for first in (0..pairs).step_by(LANES) {

@@ -4,6 +4,7 @@ use std::fmt::{Debug, Formatter, Result};
 
 use super::activations::Activations;
 use super::matrix::Matrix;
+use super::words::WordRows;
 
 /// Buffers for the input of a product in the forms that kernels read, reused by successive calls of `matmul`.
 #[derive(Debug, Default)]
@@ -12,6 +13,8 @@ pub struct InputBuffers {
     pub(super) activations: Activations,
     /// Activations for panels of plain weights: see `floats::panel`.
     pub(super) arranged: Vec<f32>,
+    /// Activations as 16-bit integers.
+    pub(super) words: WordRows,
     /// Results of the small products of low-rank changes.
     pub(super) low: Vec<f32>,
 }

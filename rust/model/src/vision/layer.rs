@@ -1,6 +1,7 @@
 //! A layer of a picture encoder: attention and a feed-forward network, each after a norm and added to the states.
 
 use llamacpu_kernels::activation::{activate, add, gated, scale};
+use llamacpu_kernels::attention::KvType;
 use llamacpu_kernels::context::Context;
 
 use super::attention::{Projections, VisionPages, room};
@@ -8,9 +9,9 @@ use super::config::VisionConfig;
 use super::norms::norm;
 use super::places::Places;
 use super::positions::Turns;
+use super::products::project;
 use super::weights::{VisionLayer, VisionWeights};
 use crate::error::Error;
-use crate::feed_forward::project;
 use crate::rows::for_rows;
 use crate::scratch::Scratch;
 
@@ -28,6 +29,8 @@ pub(super) struct LayerBuffers {
     up: Vec<f32>,
     gate: Vec<f32>,
     pages: VisionPages,
+    /// Whether products with F16 and BF16 weights are those of 16-bit integers.
+    words: bool,
     pub(super) scratch: Scratch,
 }
 
@@ -39,6 +42,8 @@ impl LayerBuffers {
         sequences: usize,
     ) -> Result<Self, Error> {
         let (rows, width) = (sequences * places.len(), config.embedding_length);
+        let words = weights.halves();
+        let kv_type = if words { KvType::I16 } else { KvType::F32 };
         let inner = room(rows.min(NETWORK_ROWS), config.feed_forward)?;
         Ok(Self {
             normed: room(rows, width)?,
@@ -48,7 +53,8 @@ impl LayerBuffers {
             value: room(rows, width)?,
             gate: if config.gated { room(rows.min(NETWORK_ROWS), config.feed_forward)? } else { Vec::new() },
             up: inner,
-            pages: VisionPages::new(weights.kv_type(), (config.heads, config.head_size()), places.len(), sequences)?,
+            pages: VisionPages::new(kv_type, (config.heads, config.head_size()), places.len(), sequences)?,
+            words,
             scratch: Scratch::default(),
         })
     }
@@ -64,18 +70,19 @@ pub(super) fn run(
 ) -> Result<(), Error> {
     let width = config.embedding_length;
     let rows = stream.len() / width;
-    let LayerBuffers { normed, branch, query, key, value, up, gate, pages, scratch } = buffers;
+    let LayerBuffers { normed, branch, query, key, value, up, gate, pages, words, scratch } = buffers;
+    let words = *words;
     let [normed, branch, query, key, value] = [normed, branch, query, key, value].map(|all| &mut all[..stream.len()]);
 
     norm(&layer.attention_norm).apply(context, stream, normed)?;
     let mut projections = [(&layer.query, &mut *query), (&layer.key, &mut *key), (&layer.value, &mut *value)];
-    project(context, normed, rows, scratch, &mut projections)?;
+    project((context, words), normed, (rows, &mut *scratch), &mut projections)?;
     if let Some(turns) = turns {
         turns.turn(context, query, width)?;
         turns.turn(context, key, width)?;
     }
     pages.attend(context, places, windowed, Projections { query, key, value }, normed)?;
-    project(context, normed, rows, scratch, &mut [(&layer.output, &mut *branch)])?;
+    project((context, words), normed, (rows, &mut *scratch), &mut [(&layer.output, &mut *branch)])?;
     let scales = layer.scales.as_ref().map(|scales| &scales.0[..]);
     add_scaled(context, (layer.factors.map(|factors| factors.0), scales), stream, branch)?;
 
@@ -85,13 +92,13 @@ pub(super) fn run(
         let up = &mut up[..rows * config.feed_forward];
         if let Some(first) = &layer.gate {
             let gate = &mut gate[..rows * config.feed_forward];
-            project(context, input, rows, scratch, &mut [(first, &mut *gate), (&layer.up, &mut *up)])?;
+            project((context, words), input, (rows, &mut *scratch), &mut [(first, &mut *gate), (&layer.up, &mut *up)])?;
             gated(context, config.activation.kernel(), gate, up)?;
-            project(context, gate, rows, scratch, &mut [(&layer.down, output)])?;
+            project((context, words), gate, (rows, &mut *scratch), &mut [(&layer.down, output)])?;
         } else {
-            project(context, input, rows, scratch, &mut [(&layer.up, &mut *up)])?;
+            project((context, words), input, (rows, &mut *scratch), &mut [(&layer.up, &mut *up)])?;
             activate(context, config.activation.kernel(), up)?;
-            project(context, up, rows, scratch, &mut [(&layer.down, output)])?;
+            project((context, words), up, (rows, &mut *scratch), &mut [(&layer.down, output)])?;
         }
     }
     let scales = layer.scales.as_ref().map(|scales| &scales.1[..]);

@@ -1,6 +1,5 @@
 //! From tensor names to the weights of a picture encoder: every name, shape, size and format is checked here, once.
 
-use llamacpu_kernels::attention::KvType;
 use llamacpu_kernels::formats::Format;
 use llamacpu_kernels::mapping::Bytes;
 use llamacpu_kernels::matmul::Matrix;
@@ -106,13 +105,13 @@ impl VisionWeights {
         })
     }
 
-    /// How keys and values are stored while a layer is computed: as 16-bit integers if all that makes them is quantized, so that
-    /// their precision is far below that already.
-    pub(super) fn kv_type(&self) -> KvType {
-        let plain = |linear: &Linear| matches!(linear.matrix.format(), Format::F32 | Format::F16 | Format::BF16);
+    /// Whether no matrix that makes queries, keys and values is F32, so that half precision is enough for the layers: then keys
+    /// and values are stored as 16-bit integers, and F16 and BF16 weights are multiplied as such.
+    pub(super) fn halves(&self) -> bool {
         let mut layers = self.layers.iter().chain(&self.global_layers);
-        let floats = layers.any(|layer| [&layer.query, &layer.key, &layer.value].into_iter().any(plain));
-        if floats { KvType::F32 } else { KvType::I16 }
+        layers.all(|layer| {
+            [&layer.query, &layer.key, &layer.value].iter().all(|part| part.matrix.format() != Format::F32)
+        })
     }
 
     /// Size in bytes of all matrices.
