@@ -124,10 +124,11 @@ def write_assistant(path: Path, model: Path, mixture: str) -> Path:
         found = fields.get(f"gemma4.{key}")
         return default if found is None else found.contents()
 
-    pattern, backbone, heads = value("attention.sliding_window_pattern"), value("embedding_length"), 8
+    pattern, backbone = value("attention.sliding_window_pattern"), value("embedding_length")
     shared = value("attention.head_count_kv", 1)
     kv_heads = shared if isinstance(shared, list) else [shared] * len(pattern)
     own = [kv_heads[len(pattern) - 1 - pattern[::-1].index(near)] for near in (True, True, True, False)]
+    heads = 2 * max(own)
     sizes = [value(f"attention.key_length{end}") for end in ("_swa", "_swa", "_swa", "")]
     random = np.random.default_rng(7)
     writer = GGUFWriter(path, name)
