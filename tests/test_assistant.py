@@ -18,7 +18,7 @@ from drafter_files import VOCABULARY, WIDTH
 from llamacpu import LearnedDraft, Llama, Model, Sampling
 from llamacpu.cli.group import command_line
 from llamacpu.engine.drafter import EngineDrafter
-from llamacpu.errors import ModelError
+from llamacpu.errors import LlamaCpuError, ModelError
 from reference_model import ReferenceModel
 
 TOKENS = np.random.default_rng(3).integers(0, VOCABULARY, 90).tolist()
@@ -202,6 +202,32 @@ def test_numbers_that_are_not_finite_propose_nothing(model: Model, tmp_path: Pat
         draft = LearnedDraft(model, file, adaptive=False, least_chance=0)
         assert model.generate([1, 2, 3], draft=draft, **how).read().tokens == plain
         draft.close()
+
+
+def test_damaged_files_do_no_harm(model: Model, tmp_path: Path) -> None:
+    """Every file with changed bytes, or cut off, is refused or drafts something."""
+    random = np.random.default_rng(4)
+    sound, damaged = write_assistant(tmp_path / "sound.gguf").read_bytes(), tmp_path / "damaged.gguf"
+    how: dict[str, Any] = {"max_tokens": 8, "ignore_end": True, "sampling": Sampling(temperature=1, seed=2)}
+    plain, refused = model.generate([1, 2, 3], draft=None, **how).read().tokens, 0
+    for case in range(60):
+        data = bytearray(sound)
+        if case % 10 == 0:
+            del data[int(random.integers(0, len(data))) :]
+        elif case % 10 < 6:
+            data[int(random.integers(24, 4000))] = int(random.integers(0, 256))
+        else:
+            at = int(random.integers(4000, len(data) - 4))
+            data[at : at + 4] = random.bytes(4)
+        damaged.write_bytes(bytes(data))
+        try:
+            draft = LearnedDraft(model, damaged, adaptive=False, least_chance=0)
+        except (LlamaCpuError, MemoryError):
+            refused += 1
+            continue
+        assert model.generate([1, 2, 3], draft=draft, **how).read().tokens == plain
+        draft.close()
+    assert 10 < refused < 60, refused
 
 
 def test_drafts_that_are_right_are_accepted(path: Path, tmp_path: Path) -> None:
