@@ -16,6 +16,7 @@ import pytest
 from llamacpu.constraints.grammar import Grammar
 from llamacpu.errors import GrammarError
 from test_grammar import write
+from thorough import THOROUGH
 
 pytest.importorskip("llguidance", reason="llguidance is not installed")
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
@@ -78,7 +79,7 @@ def tagged(chance: random.Random, depth: int) -> Any:
     return Annotated[kinds[0] | kinds[1], pydantic.Field(discriminator="kind")]
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(200 if THOROUGH else 70))
 def test_schemas_as_pydantic_makes_them(seed: int) -> None:
     model = random_model(random.Random(seed), 2)
     schema = model.model_json_schema(by_alias=True)
