@@ -33,6 +33,9 @@ os.environ["LLAMACPU_CONFIG"] = ""
 # No test, and no process that one starts, reaches for the network or for what other programs keep on this machine.
 os.environ["LLAMACPU_OFFLINE"] = "1"
 os.environ["LLAMACPU_MODELS"] = os.environ["OLLAMA_MODELS"] = os.devnull
+# A client reads the certificates of all authorities when it is made, which takes as long as many of its requests.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = os.devnull
 
 
 @pytest.fixture(autouse=True)
