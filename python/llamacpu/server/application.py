@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -79,11 +80,14 @@ class Application:
             *openai.ENDPOINTS, *responses.ENDPOINTS, *anthropic.ENDPOINTS, *ollama.ENDPOINTS, *llama_server.ENDPOINTS,
             *operations.ENDPOINTS,
         ]  # fmt: skip
-        described = document(self.endpoints, version, bool(settings.api_keys))
+
+        @functools.cache
+        def described() -> dict[str, Any]:
+            return document(self.endpoints, version, bool(settings.api_keys))
 
         async def openapi(request: Request) -> Response:
             request.scope["llamacpu.path"] = "/openapi.json"
-            return JsonResponse(described)
+            return JsonResponse(described())
 
         pages = page_routes(settings.ollama)
         self._inner = Starlette(
