@@ -1,7 +1,10 @@
 //! Speed of the matrix products beside what the machine can do at most: bytes of weights a second for few tokens,
 //! multiplications a second for many.
 //!
-//! `cargo run --release -p llamacpu-kernels --example matmul_speed -- [threads] [format,format...] [isa,isa...] [tokens,tokens...]`
+//! `cargo run --release -p llamacpu-kernels --example matmul_speed -- [threads] [format,format...] [isa,isa...] [tokens,tokens...] [megabytes]`
+//!
+//! The megabytes are those of the weights of a format, 256 unless given: few enough lie in caches, where arithmetic alone
+//! bounds the products of few tokens.
 
 #![expect(clippy::print_stdout, reason = "the product of this program is its table")]
 
@@ -14,8 +17,10 @@ use llamacpu_kernels::mapping::Bytes;
 use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix, matmul, product_peak};
 use llamacpu_kernels::threads::{Pool, read_bandwidth};
 
-/// Numbers of tokens to measure, at most the last.
+/// Numbers of tokens to measure unless others are given.
 const TOKENS: [usize; 7] = [1, 2, 4, 8, 16, 64, 512];
+/// The most tokens.
+const MOST_TOKENS: usize = 512;
 
 fn main() -> Result<(), llamacpu_kernels::Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,8 +30,9 @@ fn main() -> Result<(), llamacpu_kernels::Error> {
     };
     let (formats, sets) = (names(1), names(2));
     let tokens: Vec<usize> = names(3).map_or(TOKENS.to_vec(), |names| {
-        names.iter().filter_map(|name| name.parse().ok()).filter(|tokens| TOKENS.contains(tokens)).collect()
+        names.iter().filter_map(|name| name.parse().ok()).filter(|tokens| (1..=MOST_TOKENS).contains(tokens)).collect()
     });
+    let megabytes: usize = names(4).and_then(|names| names.first().and_then(|name| name.parse().ok())).unwrap_or(256);
     let pool = Pool::new(threads)?;
     let rate = read_bandwidth(&Context::new(Isa::chosen()?, &pool), 1 << 30, Duration::from_secs(1))?;
     println!("{threads} threads; read bandwidth {rate:.1} GB/s");
@@ -46,18 +52,18 @@ fn main() -> Result<(), llamacpu_kernels::Error> {
         for format in Format::all() {
             let name = format.info().name;
             if formats.as_ref().is_none_or(|formats| formats.contains(&name)) {
-                measure(&Context::new(*isa, &pool), *format, &tokens)?;
+                measure(&Context::new(*isa, &pool), *format, &tokens, megabytes << 20)?;
             }
         }
     }
     Ok(())
 }
 
-/// Measures one format: a stack of matrices that together do not fit into caches.
-fn measure(context: &Context, format: Format, tokens: &[usize]) -> Result<(), llamacpu_kernels::Error> {
+/// Measures one format: a stack of matrices that together have at least `size` bytes.
+fn measure(context: &Context, format: Format, tokens: &[usize], size: usize) -> Result<(), llamacpu_kernels::Error> {
     let (rows, columns) = (8192, 2048);
     let row_bytes = format.row_bytes(columns).unwrap_or(0);
-    let layers = (256_usize << 20).div_ceil(rows * row_bytes);
+    let layers = size.div_ceil(rows * row_bytes);
     let mut state = 1_u32;
     let mut block = vec![0_u8; rows * row_bytes];
     for byte in &mut block {
@@ -68,8 +74,8 @@ fn measure(context: &Context, format: Format, tokens: &[usize]) -> Result<(), ll
     let matrices: Vec<_> = (0..layers)
         .map(|_| Matrix::new(format, rows, columns, Bytes::owned(block.clone())))
         .collect::<Result<_, _>>()?;
-    let input: Vec<f32> = (0..512 * columns).map(|i| ((i * 7919) as f32 * 0.001).sin()).collect();
-    let mut output = vec![0.0; 512 * rows];
+    let input: Vec<f32> = (0..MOST_TOKENS * columns).map(|i| ((i * 7919) as f32 * 0.001).sin()).collect();
+    let mut output = vec![0.0; MOST_TOKENS * rows];
     let mut scratch = InputBuffers::default();
     let mut pass = |tokens: usize, matrices: &[Matrix]| -> Result<f64, llamacpu_kernels::Error> {
         let start = Instant::now();

@@ -51,7 +51,7 @@ pub mod math {
 pub mod matmul {
     pub use crate::matmul::activations::{Activations, Blocks, Needs, Variant, quantize_blocks};
     pub use crate::matmul::dispatch::float_tiles;
-    pub use crate::matmul::spans::even_spans;
+    pub use crate::matmul::spans::{direct_spans, even_spans};
 }
 
 /// Of the memory that is kept for allocations that cannot fail.

@@ -3,7 +3,7 @@
 use super::batches::Batch;
 use super::floats::pieces::FloatPlan;
 use super::kernels::Common;
-use super::spans::{Span, spans};
+use super::spans::{Span, direct_spans, spans};
 use crate::Error;
 
 /// Partition of the tokens of a batch.
@@ -36,7 +36,11 @@ impl<'a> Plan<'a> {
             tokens,
             first,
             direct,
-            spans: spans(tokens, if direct { common.direct_widths } else { common.panel_widths })?,
+            spans: if direct {
+                direct_spans(tokens, common.direct_widths)?
+            } else {
+                spans(tokens, common.panel_widths)?
+            },
             plain: FloatPlan::new(common, batch, columns, arranged)?,
         })
     }

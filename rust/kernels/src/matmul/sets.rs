@@ -121,7 +121,12 @@ tiles!(
 #[cfg(target_arch = "x86_64")]
 tiles!(
     Avx2, plain as Avx2, order Groups,
-    direct 8 [1: NarrowProduct, 2, 1; 2: NarrowProduct, 2, 2; 4: NarrowProduct, 2, 4;],
+    direct 16 [
+        1: NarrowProduct, 2, 1;
+        2: NarrowProduct, 2, 2;
+        3: NarrowProduct, 2, 3;
+        4: NarrowProduct, 2, 4;
+    ],
     panel Exact as RowAfterRow<Avx2> [1: NarrowProduct, 2, 1; 2: NarrowProduct, 2, 2; 3: NarrowProduct, 2, 3;],
     wide [],
     floats 16, [1 x 1 2 x 2 2 x 3] panel 2 x [4 5 6],

@@ -41,3 +41,12 @@ pub fn even_spans(tokens: usize, least: usize, most: usize) -> Result<Vec<Span>,
     }
     Ok(spans)
 }
+
+/// Divides few tokens into tiles of the given widths (ascending, from 1): evenly where there is every width, since a narrow
+/// tile unpacks the weights for as little as one token.
+pub fn direct_spans(tokens: usize, widths: &[usize]) -> Result<Vec<Span>, Error> {
+    match widths.last() {
+        Some(&most) if most == widths.len() => even_spans(tokens, 1, most),
+        _ => spans(tokens, widths),
+    }
+}

@@ -18,6 +18,7 @@ mod float_pieces;
 mod floats;
 mod grouped;
 mod peak;
+mod spans;
 
 /// A small random number generator (xorshift64*).
 pub(super) struct Random(pub(super) u64);
