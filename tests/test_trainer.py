@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from config_models import open_config_model, write_config_model
 from llamacpu import Model, _native
 from llamacpu.errors import Cancelled, ModelError
 from test_training_gradients import BASE, batch, opened, trainer_of
-from tiny_models import Shape, write_model
+from tiny_models import Shape, Type, write_model
 
 
 def settings(steps: int = 1) -> dict[str, Any]:
@@ -181,6 +181,21 @@ def test_a_plan_grows_with_what_is_asked_for(tmp_path: Path) -> None:
         assert _native.training_nbytes(model, _native.TrainerShape(targets, 3, 64)) > planned
         assert _native.training_nbytes(model, _native.TrainerShape(targets, 3, 32, 1)) > planned
         assert _native.training_nbytes(model, _native.TrainerShape(targets[:3], 3, 32)) < planned
+
+
+def test_weights_that_a_mapped_file_gives_back_are_counted_once(tmp_path: Path) -> None:
+    # More than the file may have in memory at a time.
+    shape = Shape(width=1024, feed_forward=16384)
+    path = write_model(tmp_path / "model.gguf", shape, Type.Q4_K)
+
+    def counted(load: Literal["map", "copy"], exact: bool) -> tuple[int, int]:
+        with Model(path, load=load) as model:
+            of_file = sum(tensor.nbytes for tensor in model.file.tensors)
+            return of_file, _native.training_weights_nbytes(model._native, of_file, exact)
+
+    of_file, mapped = counted("map", False)
+    assert counted("map", True) == (of_file, of_file)
+    assert of_file < mapped < counted("copy", False)[1] - of_file // 3
 
 
 def test_wrong_arguments_are_told(tmp_path: Path) -> None:

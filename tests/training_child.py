@@ -24,6 +24,7 @@ def native(trainer: Any = numpy_trainer.NumpyTrainer) -> SimpleNamespace:
     return SimpleNamespace(
         trainable=numpy_trainer.trainable,
         training_nbytes=numpy_trainer.training_nbytes,
+        training_weights_nbytes=numpy_trainer.training_weights_nbytes,
         Trainer=trainer,
         TrainerShape=numpy_trainer.TrainerShape,
     )

@@ -627,7 +627,13 @@ class TrainerShape:
     ) -> TrainerShape: ...
 
 def training_nbytes(model: Model, shape: TrainerShape) -> int:
-    """The most bytes that a Trainer of this shape allocates: packed weights included, the model's file excluded."""
+    """The most bytes that a Trainer of this shape allocates: without weights (see `training_weights_nbytes`)."""
+
+def training_weights_nbytes(model: Model, of_file: int, exact: bool) -> int:
+    """The most bytes of weights that are in memory during training, of a model whose file has `of_file` bytes of them.
+
+    Unless products are `exact`, weights are packed, and a mapped file gives its own back.
+    """
 
 @final
 class Trainer:

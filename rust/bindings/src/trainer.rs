@@ -45,6 +45,13 @@ fn training_nbytes(py: Python<'_>, model: &Bound<'_, Model>, shape: &Bound<'_, T
     attached(py, || llamacpu_model::training_nbytes(&model, &shape.get().0))
 }
 
+/// The most bytes of weights that are in memory during training, for a model whose file has `of_file` bytes of them.
+#[pyfunction]
+fn training_weights_nbytes(py: Python<'_>, model: &Bound<'_, Model>, of_file: usize, exact: bool) -> PyResult<usize> {
+    let model = model.get().get(py)?;
+    attached(py, || Ok::<_, Error>(llamacpu_model::training_weights_nbytes(&model, of_file, exact)))
+}
+
 /// Adapters, their gradients and moments.
 #[pyclass(frozen, module = "llamacpu._native")]
 struct Trainer {
@@ -220,6 +227,7 @@ impl Trainer {
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(trainable, module)?)?;
     module.add_function(wrap_pyfunction!(training_nbytes, module)?)?;
+    module.add_function(wrap_pyfunction!(training_weights_nbytes, module)?)?;
     module.add_class::<TrainerShape>()?;
     module.add_class::<Trainer>()
 }

@@ -32,6 +32,21 @@ pub fn gated(context: &Context, activation: Activation, gate: &mut [f32], up: &[
     })
 }
 
+/// As [`gated`], but the result goes to `output`.
+///
+/// # Errors
+/// As for `gated`.
+pub fn gated_into(
+    context: &Context,
+    activation: Activation,
+    (gate, up): (&[f32], &[f32]),
+    output: &mut [f32],
+) -> Result<(), Error> {
+    into(context, (gate, up), output, "gate and up projections", |values, up| {
+        dispatch(context.isa, Gate { activation, values, up });
+    })
+}
+
 /// Computes `gate = gate * sigmoid(slope * gate) * (up + 1)`, after clamping `gate` to at most `limit` and `up` to the range
 /// from `-limit` to `limit` (gpt-oss: slope 1.702, limit 7). NaN stays NaN.
 ///
@@ -73,6 +88,14 @@ pub fn copy(context: &Context, x: &mut [f32], y: &[f32]) -> Result<(), Error> {
 /// `Error::Shape` if the lengths differ; `Error::Cancelled` if the context was interrupted.
 pub fn add(context: &Context, x: &mut [f32], y: &[f32]) -> Result<(), Error> {
     pairwise(context, x, y, "summands", |x, y| dispatch(context.isa, Add { x, y }))
+}
+
+/// Computes `output = x + y`.
+///
+/// # Errors
+/// `Error::Shape` if the lengths differ; `Error::Cancelled` if the context was interrupted.
+pub fn add_into(context: &Context, (x, y): (&[f32], &[f32]), output: &mut [f32]) -> Result<(), Error> {
+    into(context, (x, y), output, "summands", |x, y| dispatch(context.isa, Add { x, y }))
 }
 
 /// Computes `x = x * factor`.
@@ -137,6 +160,29 @@ fn pairwise(
         return Err(Error::Shape(format!("{} and {} {what}; expected as many of each", x.len(), y.len())));
     }
     in_pieces(context, x, |first, x| function(x, &y[first..][..x.len()]))
+}
+
+/// Calls the function with every piece of a copy of `x` in `output` and the same part of `y`: one pass over memory, since the
+/// copy of a piece is still in the cache.
+fn into(
+    context: &Context,
+    (x, y): (&[f32], &[f32]),
+    output: &mut [f32],
+    what: &str,
+    function: impl Fn(&mut [f32], &[f32]) + Sync,
+) -> Result<(), Error> {
+    if x.len() != y.len() || x.len() != output.len() {
+        return Err(Error::Shape(format!(
+            "{} and {} {what} into room for {}; expected as many of each",
+            x.len(),
+            y.len(),
+            output.len()
+        )));
+    }
+    in_pieces(context, output, |first, output| {
+        output.copy_from_slice(&x[first..][..output.len()]);
+        function(output, &y[first..][..output.len()]);
+    })
 }
 
 struct Softmax<'a>(&'a mut [f32]);

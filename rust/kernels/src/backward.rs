@@ -28,7 +28,7 @@ pub use attention::{AttentionGradients, AttentionShape, attention_backward, atte
 pub use byte_operand::PackedBytes;
 pub use byte_product::multiply_bytes;
 pub use elements::add_bias;
-pub use loss::cross_entropy;
+pub use loss::{cross_entropy, cross_entropy_in_bytes};
 pub use narrow::multiply_narrow;
 pub use optimizer::{AdamW, euclidean_norm};
 pub use packed::Packed;

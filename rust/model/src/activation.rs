@@ -17,6 +17,20 @@ pub(crate) fn gated(context: &Context, activation: Activation, gate: &mut [f32],
     }
 }
 
+/// `output = function(gate) * up`.
+pub(crate) fn gated_into(
+    context: &Context,
+    activation: Activation,
+    (gate, up): (&[f32], &[f32]),
+    output: &mut [f32],
+) -> Result<(), Error> {
+    if let Some(kernel) = kernel(activation) {
+        return Ok(kernels::gated_into(context, kernel, (gate, up), output)?);
+    }
+    kernels::copy(context, output, gate)?;
+    gated(context, activation, output, up)
+}
+
 /// `values = function(values)`; validation has already ensured that the function needs no gate.
 pub(crate) fn plain(context: &Context, activation: Activation, values: &mut [f32]) -> Result<(), Error> {
     kernel(activation).map_or(Ok(()), |kernel| Ok(kernels::activate(context, kernel, values)?))

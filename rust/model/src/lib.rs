@@ -70,7 +70,9 @@ pub use session::Session;
 pub use settings::{Value, Values};
 pub use step_item::{StepItem, StepOutput, Wanted};
 pub use tensors::TensorInfo;
-pub use training::{Batch, OptimizerStep, Trainable, Trainer, TrainerShape, trainable, training_nbytes};
+pub use training::{
+    Batch, OptimizerStep, Trainable, Trainer, TrainerShape, trainable, training_nbytes, training_weights_nbytes,
+};
 pub use vision::{
     ClassToken, Encoding, MergeOrder, PictureEncoder, Pixels, PositionTable, VisionActivation, VisionConfig,
     VisionRotation,

@@ -22,6 +22,7 @@ mod step;
 mod trainer;
 
 pub use adapters::Trainable;
+pub use buffers::training_weights_nbytes;
 pub use optimizer::OptimizerStep;
 pub use shape::TrainerShape;
 pub use step::Batch;

@@ -42,7 +42,7 @@ class TrainingPlan:
     parameters: int
     """numbers that are trained"""
     weight_bytes: int
-    """of the model"""
+    """of the model, as they are in memory, at most"""
     training_bytes: int
     """of parameters, moments, gradients and activations, at most"""
     kept_layers: int

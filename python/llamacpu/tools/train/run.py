@@ -149,7 +149,9 @@ def train(
             state = checked(identity, checkpoint, moment)
             sizes = {name: (rows, columns) for name, rows, columns in trainable}
             parameters = sum(settings.rank * sum(sizes[target]) for target in targets)
-            weights, free = sum(tensor.nbytes for tensor in opened.file.tensors), available_memory()
+            of_file = sum(tensor.nbytes for tensor in opened.file.tensors)
+            weights = _native.training_weights_nbytes(opened._native, of_file, settings.exact)
+            free = available_memory()
 
             def shape(kept: int) -> _native.TrainerShape:
                 return _native.TrainerShape(targets, settings.rank, settings.length, kept, settings.exact)

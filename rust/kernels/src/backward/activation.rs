@@ -13,7 +13,8 @@ const GELU_TANH: (f32, f32) = (1.595_769_2, 0.214_064_45);
 /// `1 / sqrt(2 pi)`.
 const DENSITY: f32 = 0.398_942_3;
 
-/// From the gradient of `activation(gate) * up`: replaces `gate` and `up` by the gradients with respect to them.
+/// From the gradient of `activation(gate) * up`: replaces `gate` and `up` by the gradients with respect to them, and the
+/// gradient by `activation(gate) * up` itself, which the gradient of a matrix behind it needs.
 ///
 /// # Errors
 /// `Error::Shape` if the lengths differ; `Error::Cancelled` if the context was interrupted.
@@ -22,14 +23,14 @@ pub fn gated_backward(
     activation: Activation,
     gate: &mut [f32],
     up: &mut [f32],
-    gradient: &[f32],
+    gradient: &mut [f32],
 ) -> Result<(), Error> {
     in_pieces(context, gate, up, gradient, &|gate, up, gradient| {
         dispatch(context.isa, Gated { activation, gate, up, gradient });
     })
 }
 
-/// From the gradient of `activation(x)`: replaces `x` by the gradient with respect to it.
+/// From the gradient of `activation(x)`: replaces `x` by the gradient with respect to it, and the gradient by `activation(x)`.
 ///
 /// # Errors
 /// `Error::Shape` if the lengths differ; `Error::Cancelled` if the context was interrupted.
@@ -37,7 +38,7 @@ pub fn activate_backward(
     context: &Context,
     activation: Activation,
     x: &mut [f32],
-    gradient: &[f32],
+    gradient: &mut [f32],
 ) -> Result<(), Error> {
     in_pieces(context, x, &mut [], gradient, &|x, _, gradient| {
         dispatch(context.isa, Plain { activation, x, gradient });
@@ -52,7 +53,7 @@ pub fn clamped_swiglu_backward(
     context: &Context,
     gate: &mut [f32],
     up: &mut [f32],
-    gradient: &[f32],
+    gradient: &mut [f32],
     (slope, limit): (f32, f32),
 ) -> Result<(), Error> {
     in_pieces(context, gate, up, gradient, &|gate, up, gradient| {
@@ -65,23 +66,34 @@ pub fn clamped_swiglu_backward(
 /// # Errors
 /// `Error::Shape` if the lengths differ; `Error::Cancelled` if the context was interrupted.
 pub fn soft_cap_backward(context: &Context, x: &[f32], gradient: &mut [f32], cap: f32) -> Result<(), Error> {
-    in_pieces(context, gradient, &mut [], x, &|gradient, _, x| {
-        for (gradient, x) in gradient.iter_mut().zip(x) {
+    if x.len() != gradient.len() {
+        return Err(Error::Shape(format!(
+            "{} numbers and {} of a derivative; expected as many",
+            x.len(),
+            gradient.len()
+        )));
+    }
+    let pieces = Pieces::new(gradient, PIECE);
+    for_pieces(context, pieces.count(), &|piece, _| {
+        // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
+        let gradient = unsafe { pieces.get(piece) };
+        for (gradient, x) in gradient.iter_mut().zip(&x[piece * PIECE..]) {
             let share = x / cap;
             *gradient *= 1.0 - share * share;
         }
+        Ok(())
     })
 }
 
 /// What is done with the pieces of three arrays.
-type OfPieces<'a> = dyn Fn(&mut [f32], &mut [f32], &[f32]) + Sync + 'a;
+type OfPieces<'a> = dyn Fn(&mut [f32], &mut [f32], &mut [f32]) + Sync + 'a;
 
 /// Calls the function with the pieces of all three; `second` may be empty.
 fn in_pieces(
     context: &Context,
     first: &mut [f32],
     second: &mut [f32],
-    third: &[f32],
+    third: &mut [f32],
     function: &OfPieces,
 ) -> Result<(), Error> {
     if first.len() != third.len() || !(second.is_empty() || second.len() == first.len()) {
@@ -92,11 +104,10 @@ fn in_pieces(
             third.len()
         )));
     }
-    let (first, second) = (Pieces::new(first, PIECE), Pieces::new(second, PIECE));
+    let (first, second, third) = (Pieces::new(first, PIECE), Pieces::new(second, PIECE), Pieces::new(third, PIECE));
     for_pieces(context, first.count(), &|piece, _| {
         // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
-        let (first, second) = unsafe { (first.get(piece), second.get(piece)) };
-        let third = &third[piece * PIECE..][..first.len()];
+        let (first, second, third) = unsafe { (first.get(piece), second.get(piece), third.get(piece)) };
         function(first, second, third);
         Ok(())
     })
@@ -106,7 +117,7 @@ struct Gated<'a> {
     activation: Activation,
     gate: &'a mut [f32],
     up: &'a mut [f32],
-    gradient: &'a [f32],
+    gradient: &'a mut [f32],
 }
 
 impl Kernel for Gated<'_> {
@@ -115,12 +126,13 @@ impl Kernel for Gated<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) {
         let Self { activation, gate, up, gradient } = self;
-        let parts = gate.chunks_mut(LANES).zip(up.chunks_mut(LANES)).zip(gradient.chunks(LANES));
+        let parts = gate.chunks_mut(LANES).zip(up.chunks_mut(LANES)).zip(gradient.chunks_mut(LANES));
         for ((gate, up), gradient) in parts {
             let (x, y, g) = (L::load_part(set, gate), L::load_part(set, up), L::load_part(set, gradient));
             let (value, slope) = value_and_slope(activation, x);
             g.mul(y).mul(slope).store_part(gate);
             g.mul(value).store_part(up);
+            value.mul(y).store_part(gradient);
         }
     }
 }
@@ -128,7 +140,7 @@ impl Kernel for Gated<'_> {
 struct Plain<'a> {
     activation: Activation,
     x: &'a mut [f32],
-    gradient: &'a [f32],
+    gradient: &'a mut [f32],
 }
 
 impl Kernel for Plain<'_> {
@@ -136,9 +148,10 @@ impl Kernel for Plain<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) {
-        for (x, gradient) in self.x.chunks_mut(LANES).zip(self.gradient.chunks(LANES)) {
-            let (_, slope) = value_and_slope(self.activation, L::load_part(set, x));
+        for (x, gradient) in self.x.chunks_mut(LANES).zip(self.gradient.chunks_mut(LANES)) {
+            let (value, slope) = value_and_slope(self.activation, L::load_part(set, x));
             L::load_part(set, gradient).mul(slope).store_part(x);
+            value.store_part(gradient);
         }
     }
 }
@@ -146,7 +159,7 @@ impl Kernel for Plain<'_> {
 struct Clamped<'a> {
     gate: &'a mut [f32],
     up: &'a mut [f32],
-    gradient: &'a [f32],
+    gradient: &'a mut [f32],
     slope: f32,
     limit: f32,
 }
@@ -159,7 +172,7 @@ impl Kernel for Clamped<'_> {
         let Self { gate, up, gradient, slope, limit } = self;
         let (zero, one, slope) = (L::zero(set), L::splat(set, 1.0), L::splat(set, slope));
         let (limit, negative) = (L::splat(set, limit), L::splat(set, -limit));
-        let parts = gate.chunks_mut(LANES).zip(up.chunks_mut(LANES)).zip(gradient.chunks(LANES));
+        let parts = gate.chunks_mut(LANES).zip(up.chunks_mut(LANES)).zip(gradient.chunks_mut(LANES));
         for ((gate, up), gradient) in parts {
             let (all, other) = (L::load_part(set, gate), L::load_part(set, up));
             let g = L::load_part(set, gradient);
@@ -171,6 +184,7 @@ impl Kernel for Clamped<'_> {
             let of_up = g.mul(x.mul(share));
             limit.select_below(all, zero, of_gate).store_part(gate);
             limit.select_below(other, zero, other.select_below(negative, zero, of_up)).store_part(up);
+            x.mul(share).mul(y).store_part(gradient);
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Left operands of products in bytes: 128 numbers share a scale, and become integers of 8 bits.
 
-use super::byte_tile::{BLOCK, BYTES, QUADS};
+use std::ops::Range;
+
+use super::byte_tile::{BLOCK, BYTES, groups, groups_on};
 use super::pieces::for_pieces;
 use super::view::View;
 use crate::Error;
 use crate::context::Context;
+use crate::cpu::Isa;
 use crate::math::{Kernel, LANES, Lanes, MAGIC, dispatch};
 use crate::memory;
 use crate::shared::Pieces;
@@ -12,8 +15,8 @@ use crate::shared::Pieces;
 /// A left operand of products with weights in bytes. Its buffers are kept for the next operand.
 #[derive(Default)]
 pub struct PackedBytes {
-    /// `[panel][block][quad][row]`: four bytes each, lowest column first.
-    pub(super) quads: Vec<i32>,
+    /// `[panel][block][group][row]`: four bytes each, lowest column first, or two integers of 16 bits.
+    pub(super) factors: Vec<i32>,
     /// `[panel][block][row]`
     pub(super) scales: Vec<f32>,
     /// `[panel][block][row]`: the sums of the bytes.
@@ -28,40 +31,118 @@ impl PackedBytes {
     /// # Errors
     /// `Error::Memory`; `Error::Cancelled` if the context was interrupted.
     pub fn set(&mut self, context: &Context, view: View) -> Result<(), Error> {
+        self.resize(context, view.rows, view.columns)?;
+        self.set_rows(context, 0, view)
+    }
+
+    /// Makes room for another operand of that size, whose rows are then set a few at a time; until then they are undefined.
+    ///
+    /// # Errors
+    /// `Error::Memory`.
+    pub fn resize(&mut self, context: &Context, rows: usize, columns: usize) -> Result<(), Error> {
         let side = BYTES.on(context.isa).rows;
-        (self.rows, self.columns) = (view.rows, view.columns);
-        let (panels, blocks) = (view.rows.div_ceil(side), view.columns.div_ceil(BLOCK));
-        let (quads, scales) = (panels * blocks * QUADS * side, panels * blocks * side);
-        memory::grow(&mut self.quads, quads, 0, "activations")?;
+        (self.rows, self.columns) = (rows, columns);
+        let scales = rows.div_ceil(side).saturating_mul(columns.div_ceil(BLOCK)).saturating_mul(side);
+        memory::grow(&mut self.factors, scales.saturating_mul(groups_on(context.isa)), 0, "activations")?;
         memory::grow(&mut self.scales, scales, 0.0, "activations")?;
-        memory::grow(&mut self.sums, scales, 0, "activations")?;
-        let quads = Pieces::new(&mut self.quads[..quads], blocks * QUADS * side);
-        let sums = Pieces::new(&mut self.sums[..scales], blocks * side);
-        let scales = Pieces::new(&mut self.scales[..scales], blocks * side);
-        for_pieces(context, panels, &|piece, _| {
-            // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
-            let (quads, scales, sums) = unsafe { (quads.get(piece), scales.get(piece), sums.get(piece)) };
-            dispatch(context.isa, Round { view, first: piece * side, side, quads, scales, sums });
+        memory::grow(&mut self.sums, scales, 0, "activations")
+    }
+
+    /// Rounds the rows from row `first` on, which must be contiguous.
+    ///
+    /// # Errors
+    /// `Error::Shape` if they are not inside the operand; `Error::Cancelled` if the context was interrupted.
+    pub fn set_rows(&mut self, context: &Context, first: usize, view: View) -> Result<(), Error> {
+        self.for_panels(context, (first, view.rows, view.columns), &|panel| {
+            dispatch(context.isa, Round { view, first, panel });
+        })
+    }
+
+    /// Calls the function with every panel that has some of `rows` rows from row `first` on, and with those rows.
+    ///
+    /// # Errors
+    /// As for `set_rows`.
+    pub(super) fn for_panels(
+        &mut self,
+        context: &Context,
+        (first, rows, columns): (usize, usize, usize),
+        work: &(dyn Fn(BytePanel) + Sync),
+    ) -> Result<(), Error> {
+        if columns != self.columns || first.checked_add(rows).is_none_or(|end| end > self.rows) {
+            return Err(Error::Shape(format!(
+                "{rows} rows of {columns} from row {first} on of an operand of {} × {}; expected rows inside it",
+                self.rows, self.columns
+            )));
+        }
+        if rows == 0 {
+            return Ok(());
+        }
+        let (side, blocks) = (BYTES.on(context.isa).rows, columns.div_ceil(BLOCK));
+        let factors = Pieces::new(&mut self.factors, blocks * groups_on(context.isa) * side);
+        let scales = Pieces::new(&mut self.scales, blocks * side);
+        let sums = Pieces::new(&mut self.sums, blocks * side);
+        let (start, end) = (first / side, (first + rows).div_ceil(side));
+        for_pieces(context, end - start, &|piece, _| {
+            let index = start + piece;
+            // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds this panel.
+            let (factors, scales, sums) = unsafe { (factors.get(index), scales.get(index), sums.get(index)) };
+            let rows = first.max(index * side)..(first + rows).min((index + 1) * side);
+            work(BytePanel { rows, side, factors, scales, sums });
             Ok(())
         })
     }
 
     /// The most bytes that operands of that size take.
-    pub fn nbytes(rows: usize, columns: usize) -> usize {
-        // No tile has more rows than 16; a scale and a sum for every block.
-        let blocks = rows.next_multiple_of(16).saturating_mul(columns.div_ceil(BLOCK));
-        blocks.saturating_mul(BLOCK + size_of::<f32>() + size_of::<i32>())
+    pub fn nbytes(isa: Isa, rows: usize, columns: usize) -> usize {
+        let blocks = rows.next_multiple_of(BYTES.on(isa).rows).saturating_mul(columns.div_ceil(BLOCK));
+        // A scale and a sum for every block.
+        blocks.saturating_mul(groups_on(isa) * size_of::<i32>() + size_of::<f32>() + size_of::<i32>())
     }
 }
 
-/// Rounds the rows of a panel.
+/// Some rows of a panel of an operand.
+pub(super) struct BytePanel<'a> {
+    /// As counted in the operand.
+    pub(super) rows: Range<usize>,
+    side: usize,
+    factors: &'a mut [i32],
+    scales: &'a mut [f32],
+    sums: &'a mut [i32],
+}
+
+impl BytePanel<'_> {
+    /// Rounds a block of a row.
+    #[inline(always)]
+    pub(super) fn set<L: Lanes>(&mut self, set: L::Set, (row, block): (usize, usize), values: &[f32; BLOCK]) {
+        let (side, row) = (self.side, row % self.side);
+        let (scale, bytes) = rounded::<L>(set, values);
+        self.scales[block * side + row] = scale;
+        self.sums[block * side + row] = bytes.iter().map(|byte| i32::from(byte.cast_signed())).sum();
+        let groups = &mut self.factors[block * groups::<L>() * side + row..];
+        if L::TERMS == 4 {
+            for (group, bytes) in bytes.as_chunks::<4>().0.iter().enumerate() {
+                groups[group * side] = i32::from_le_bytes(*bytes);
+            }
+        } else {
+            for (group, bytes) in bytes.as_chunks::<2>().0.iter().enumerate() {
+                let [low, high] = bytes.map(|byte| i32::from(byte.cast_signed()));
+                groups[group * side] = low & 0xffff | high << 16;
+            }
+        }
+    }
+
+    /// Multiplies the scales of a row by a factor.
+    pub(super) fn multiply(&mut self, row: usize, factor: f32) {
+        let (side, row) = (self.side, row % self.side);
+        self.scales.iter_mut().skip(row).step_by(side).for_each(|scale| *scale *= factor);
+    }
+}
+
+/// Rounds the rows of a panel; the first row of the view is row `first` of the operand.
 struct Round<'a> {
     view: View<'a>,
     first: usize,
-    side: usize,
-    quads: &'a mut [i32],
-    scales: &'a mut [f32],
-    sums: &'a mut [i32],
+    panel: BytePanel<'a>,
 }
 
 impl Kernel for Round<'_> {
@@ -69,31 +150,26 @@ impl Kernel for Round<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) {
-        let Self { view, first, side, quads, scales, sums } = self;
-        for row in 0..side {
-            for block in 0..view.columns.div_ceil(BLOCK) {
-                let mut padded = [0.0; BLOCK];
-                let mut values = &padded;
-                if first + row < view.rows {
-                    let start = block * BLOCK;
-                    let count = BLOCK.min(view.columns - start);
-                    let from = &view.numbers[(first + row) * view.row_stride + start..][..count];
-                    values = if let Some(whole) = from.first_chunk() {
-                        whole
-                    } else {
-                        padded[..count].copy_from_slice(from);
-                        &padded
-                    };
-                }
-                let (scale, bytes) = rounded::<L>(set, values);
-                scales[block * side + row] = scale;
-                sums[block * side + row] = bytes.iter().map(|byte| i32::from(byte.cast_signed())).sum();
-                for (quad, bytes) in bytes.as_chunks::<4>().0.iter().enumerate() {
-                    quads[(block * QUADS + quad) * side + row] = i32::from_le_bytes(*bytes);
-                }
+        let Self { view, first, mut panel } = self;
+        let mut space = [0.0; BLOCK];
+        for row in panel.rows.clone() {
+            let numbers = &view.numbers[(row - first) * view.row_stride..][..view.columns];
+            for (block, values) in numbers.chunks(BLOCK).enumerate() {
+                panel.set::<L>(set, (row, block), padded(values, &mut space));
             }
         }
     }
+}
+
+/// A block, filled up with zeros in `space` if it is not whole.
+#[inline(always)]
+pub(super) fn padded<'a>(values: &'a [f32], space: &'a mut [f32; BLOCK]) -> &'a [f32; BLOCK] {
+    if let Some(whole) = values.first_chunk() {
+        return whole;
+    }
+    space[..values.len()].copy_from_slice(values);
+    space[values.len()..].fill(0.0);
+    space
 }
 
 /// A scale, and the numbers over it, rounded to -127 to 127. Numbers that are not finite make the scale NaN.

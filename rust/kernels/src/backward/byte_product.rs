@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::byte_operand::PackedBytes;
-use super::byte_tile::{BLOCK, BLOCK_BYTES, BYTES, ByteColumns, ByteRows, QUADS, multiply_bytes_panels};
+use super::byte_tile::{BLOCK, BYTES, ByteColumns, ByteRows, TERM_BYTES, groups, multiply_bytes_panels};
 use super::pieces::{Scratch, for_pieces, sized};
 use super::product::Sum;
 use super::tile::{Target, TileShape};
@@ -110,7 +110,8 @@ impl Kernel for Strip<'_> {
             let blocks = steps.div_ceil(BLOCK);
             let floats = sized(&mut scratch.rows, BLOCK * STRIP)?;
             let scales = sized(&mut scratch.right, BLOCKS * STRIP)?;
-            memory::grow(&mut scratch.bytes, BLOCKS * BLOCK * STRIP, 0, "working memory")?;
+            let bytes_of_block = groups::<L>() * TERM_BYTES / LANES;
+            memory::grow(&mut scratch.bytes, BLOCKS * bytes_of_block * STRIP, 0, "working memory")?;
             let bytes = &mut scratch.bytes[..];
             for block in 0..blocks {
                 let rows = BLOCK.min(steps - block * BLOCK);
@@ -121,14 +122,14 @@ impl Kernel for Strip<'_> {
             for part in 0..parts {
                 // These columns stay in the first-level cache, while the rows pass by.
                 let columns = ByteColumns {
-                    bytes: &bytes[part * blocks * BLOCK * width..][..blocks * BLOCK * width],
+                    bytes: &bytes[part * blocks * bytes_of_block * width..][..blocks * bytes_of_block * width],
                     scales: &scales[part * blocks * width..][..blocks * width],
                 };
                 let column = first + part * width;
                 for panel in panels.0..panels.1 {
                     let from = panel * blocks_of_row + block;
                     let rows = ByteRows {
-                        quads: &left.quads[from * QUADS * side..][..blocks * QUADS * side],
+                        factors: &left.factors[from * groups::<L>() * side..][..blocks * groups::<L>() * side],
                         scales: &left.scales[from * side..][..blocks * side],
                         sums: &left.sums[from * side..][..blocks * side],
                     };
@@ -193,20 +194,27 @@ impl Kernel for Fill<'_> {
             let inverse = L::splat(set, 127.0).div(largest.max(least));
             let (part, within) = (vector / vectors, vector % vectors);
             scale.store_part(&mut scales[(part * blocks + block) * width + within * LANES..][..LANES]);
-            let magic = L::splat(set, MAGIC + 128.0);
-            let place = (part * blocks + block) * vectors * BLOCK_BYTES + within * 4 * LANES;
-            for quad in 0..QUADS {
-                // The low bytes of four rows become the bytes of a number, all lanes at once.
-                let mut four = [0; LANES];
-                for row in 0..4 {
-                    let value = L::load_part(set, &floats[at(quad * 4 + row)..][..LANES]);
-                    let bits = value.fma(inverse, magic).to_array().map(f32::to_bits);
-                    for lane in 0..LANES {
-                        four[lane] |= (bits[lane] & 255) << (8 * row);
+            let place = ((part * blocks + block) * groups::<L>() * vectors + within) * TERM_BYTES;
+            for group in 0..groups::<L>() {
+                let mut terms = [0; LANES];
+                if L::TERMS == 4 {
+                    // The low bytes of four rows become the bytes of a number, all lanes at once.
+                    let magic = L::splat(set, MAGIC + 128.0);
+                    for row in 0..4 {
+                        let value = L::load_part(set, &floats[at(group * 4 + row)..][..LANES]);
+                        let bits = value.fma(inverse, magic).to_array().map(f32::to_bits);
+                        for lane in 0..LANES {
+                            terms[lane] |= ((bits[lane] & 255) << (8 * row)).cast_signed();
+                        }
                     }
+                } else {
+                    let magic = L::splat(set, MAGIC);
+                    let first = L::load_part(set, &floats[at(group * 2)..][..LANES]);
+                    let second = L::load_part(set, &floats[at(group * 2 + 1)..][..LANES]);
+                    L::store_pairs(first.fma(inverse, magic), second.fma(inverse, magic), &mut terms);
                 }
-                let to = &mut bytes[place + quad * vectors * 4 * LANES..][..4 * LANES];
-                for (number, to) in four.iter().zip(to.as_chunks_mut::<4>().0) {
+                let to = &mut bytes[place + group * vectors * TERM_BYTES..][..TERM_BYTES];
+                for (number, to) in terms.iter().zip(to.as_chunks_mut::<4>().0) {
                     *to = number.to_le_bytes();
                 }
             }

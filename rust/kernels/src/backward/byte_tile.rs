@@ -1,21 +1,41 @@
 //! The register tile of products in bytes: exact integer sums over blocks of 128, each scaled and added in f32.
 
 use super::tile::{Target, Tile};
-use crate::math::{LANES, Lanes};
+use crate::cpu::Isa;
+use crate::math::{Kernel, LANES, Lanes, dispatch};
 
 /// Steps of the inner dimension that share a scale.
 pub(super) const BLOCK: usize = 128;
-/// Groups of four steps in a block.
-pub(super) const QUADS: usize = BLOCK / 4;
-/// Bytes of a block of one vector of columns.
-pub(super) const BLOCK_BYTES: usize = QUADS * 4 * LANES;
+/// Bytes of the terms of a vector of columns that are added at a time.
+pub(super) const TERM_BYTES: usize = 4 * LANES;
 /// Tiles of bytes.
 pub(super) const BYTES: Tile = Tile { large: (6, 2), small: (3, 1) };
+
+/// Groups of a block's steps whose terms are added at a time.
+pub(super) const fn groups<L: Lanes>() -> usize {
+    BLOCK / L::TERMS
+}
+
+/// The same on an instruction set.
+pub(super) fn groups_on(isa: Isa) -> usize {
+    dispatch(isa, Groups)
+}
+
+struct Groups;
+
+impl Kernel for Groups {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, _set: L::Set) -> usize {
+        groups::<L>()
+    }
+}
 
 /// Some blocks of a panel of rows: see `PackedBytes`.
 #[derive(Clone, Copy)]
 pub(super) struct ByteRows<'a> {
-    pub(super) quads: &'a [i32],
+    pub(super) factors: &'a [i32],
     pub(super) scales: &'a [f32],
     pub(super) sums: &'a [i32],
 }
@@ -23,7 +43,7 @@ pub(super) struct ByteRows<'a> {
 /// The same blocks of a panel of columns.
 #[derive(Clone, Copy)]
 pub(super) struct ByteColumns<'a> {
-    /// `[block][quad][column]`: four bytes each, 128 more than the integers.
+    /// `[block][group][column]`: four bytes each, 128 more than the integers, or two integers of 16 bits.
     pub(super) bytes: &'a [u8],
     /// `[block][column]`
     pub(super) scales: &'a [f32],
@@ -66,23 +86,28 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
     // SAFETY: the caller promises that these results belong to this thread.
     unsafe { target.prefetch(size) };
     let mut results = [[L::zero(set); V]; R];
-    let (quads, _) = left.quads.as_chunks::<R>();
-    let (bytes, _) = right.bytes.as_chunks::<{ 4 * LANES }>();
+    let (factors, _) = left.factors.as_chunks::<R>();
+    let (bytes, _) = right.bytes.as_chunks::<TERM_BYTES>();
     let rows_of = left.scales.as_chunks::<R>().0.iter().zip(left.sums.as_chunks::<R>().0);
     let columns_of = right.scales.as_chunks::<LANES>().0.chunks_exact(V);
-    let blocks = quads.chunks_exact(QUADS).zip(bytes.chunks_exact(QUADS * V));
-    for (((scales, sums), other), (quads, bytes)) in rows_of.zip(columns_of).zip(blocks) {
+    let blocks = factors.chunks_exact(groups::<L>()).zip(bytes.chunks_exact(groups::<L>() * V));
+    for (((scales, sums), other), (factors, bytes)) in rows_of.zip(columns_of).zip(blocks) {
         let mut integers = [[L::integers(set, 0); V]; R];
         for r in 0..R {
-            let start = L::integers(set, sums[r]);
+            // Only bytes have an offset.
+            let start = L::integers(set, if L::TERMS == 4 { sums[r] } else { 0 });
             for v in 0..V {
                 integers[r][v] = start;
             }
         }
-        for (quads, bytes) in quads.iter().zip(bytes.chunks_exact(V)) {
+        for (factors, bytes) in factors.iter().zip(bytes.chunks_exact(V)) {
             for r in 0..R {
                 for v in 0..V {
-                    integers[r][v] = L::dot4(integers[r][v], &bytes[v], quads[r]);
+                    integers[r][v] = if L::TERMS == 4 {
+                        L::dot4(integers[r][v], &bytes[v], factors[r])
+                    } else {
+                        L::dot2(integers[r][v], &bytes[v], factors[r])
+                    };
                 }
             }
         }

@@ -77,7 +77,7 @@ impl Bytes {
     }
 
     /// Whether the system reads discarded bytes from a file again.
-    pub(crate) fn is_mapped(&self) -> bool {
+    pub fn is_mapped(&self) -> bool {
         matches!(&self.source, Source::File(map) if map.is_mapped())
     }
 

@@ -18,6 +18,9 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     type Integers: Copy;
     /// Whether 32 vectors of 16 lanes fit into the registers (otherwise 8 do).
     const MANY_REGISTERS: bool;
+    /// Terms that a lane of a product of signed bytes adds at a time: 4 by [`Lanes::dot4`], or 2 of 16 bits by [`Lanes::dot2`] where
+    /// that is faster.
+    const TERMS: usize = 4;
 
     /// Runs a kernel as a separate function, compiled for the instruction set. Large kernels are split by such calls to reduce
     /// compile time.

@@ -37,7 +37,15 @@ fn swiglu_and_add_are_the_formulas() {
             assert!((f64::from(got) - exact).abs() <= 4e-7 * exact.abs(), "{x} {y}: {got}, expected {exact}");
         }
         let got = everywhere(&x, |context, x| add(context, x, &y).expect("equal lengths"));
-        assert!(x.iter().zip(&y).zip(got).all(|((x, y), got)| same(x + y, got)));
+        assert!(x.iter().zip(&y).zip(&got).all(|((x, y), got)| same(x + y, *got)));
+        let sum = everywhere(&x, |context, z| add_into(context, (&x, &y), z).expect("equal lengths"));
+        assert_eq!(bits(&sum), bits(&got));
+        let mut product = x.clone();
+        let pool = Pool::new(1).expect("threads start");
+        swiglu(&Context::new(Isa::SCALAR, &pool), &mut product, &y).expect("equal lengths");
+        let got =
+            everywhere(&x, |context, z| gated_into(context, Activation::Silu, (&x, &y), z).expect("equal lengths"));
+        assert_eq!(bits(&got), bits(&product));
         let got = everywhere(&x, |context, x| scale(context, x, 0.3).expect("not cancelled"));
         assert!(x.iter().zip(got).all(|(x, got)| same(x * 0.3, got)));
     }

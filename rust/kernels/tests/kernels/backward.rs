@@ -68,6 +68,13 @@ fn product(
     result
 }
 
+/// A matrix of numbers without a pattern.
+fn matrix_of(format: Format, rows: usize, columns: usize) -> Matrix {
+    let mut bytes = vec![0; rows * format.row_bytes(columns).unwrap()];
+    format.quantize(&numbers(rows * columns, 3), &mut bytes).unwrap();
+    Matrix::new(format, rows, columns, Bytes::owned(bytes)).unwrap()
+}
+
 #[test]
 fn products_in_both_directions_with_weights_of_every_format() {
     for format in Format::all() {

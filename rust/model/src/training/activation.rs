@@ -7,13 +7,13 @@ use crate::Error;
 use crate::activation::{CLAMPED, kernel};
 use crate::config::Activation;
 
-/// Replaces gates and ups by the gradients with respect to them.
+/// Replaces gates and ups by the gradients with respect to them, and the gradient by the product that it belongs to.
 pub(super) fn gated_back(
     context: &Context,
     activation: Activation,
     gate: &mut [f32],
     up: &mut [f32],
-    gradient: &[f32],
+    gradient: &mut [f32],
 ) -> Result<(), Error> {
     match kernel(activation) {
         Some(kernel) => Ok(gated_backward(context, kernel, gate, up, gradient)?),
@@ -21,12 +21,12 @@ pub(super) fn gated_back(
     }
 }
 
-/// Replaces values by the gradients with respect to them.
+/// Replaces values by the gradients with respect to them, and the gradient by the function of the values.
 pub(super) fn plain_back(
     context: &Context,
     activation: Activation,
     values: &mut [f32],
-    gradient: &[f32],
+    gradient: &mut [f32],
 ) -> Result<(), Error> {
     kernel(activation).map_or(Ok(()), |kernel| Ok(activate_backward(context, kernel, values, gradient)?))
 }

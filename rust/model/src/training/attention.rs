@@ -2,13 +2,11 @@
 
 use llamacpu_kernels::activation::copy;
 use llamacpu_kernels::attention::Visible;
-use llamacpu_kernels::backward::{
-    AttentionGradients, AttentionShape, Sum, View, attention_backward, attention_forward,
-};
+use llamacpu_kernels::backward::{AttentionGradients, AttentionShape, Sum, attention_backward, attention_forward};
 
 use super::adapters::Part;
 use super::buffers::Saved;
-use super::linear::{Place, Products};
+use super::linear::{Map, Place, Products};
 use super::run::Run;
 use crate::Error;
 use crate::attention::temperature_factor;
@@ -54,21 +52,21 @@ impl Run<'_> {
         let attended = &mut attended[..rows * sizes.attended_width()];
         let logarithms = &mut logarithms[..rows * sizes.heads];
         let [key_map, value_map] = weights.own()?;
-        let entries = [&weights.query, key_map, value_map].map(|linear| &linear.matrix);
-        self.arrange(&entries, View::new(input, rows, self.config.embedding_length)?, &mut products.base)?;
-        self.project(place(Part::Query, &weights.query), input, products, &mut low[Part::Query as usize], query)?;
-        self.project(place(Part::Key, key_map), input, products, &mut low[Part::Key as usize], key)?;
-        self.project(place(Part::Value, value_map), input, products, &mut low[Part::Value as usize], value)?;
+        let [low_of_query, low_of_key, low_of_value, low, ..] = low;
+        let mut maps = [
+            Map { place: place(Part::Query, &weights.query), low: low_of_query, output: &mut *query },
+            Map { place: place(Part::Key, key_map), low: low_of_key, output: &mut *key },
+            Map { place: place(Part::Value, value_map), low: low_of_value, output: &mut *value },
+        ];
+        self.project(&mut maps, input, products)?;
         self.seen(&sizes, weights, (query, key), heads)?;
         let seen = (&heads.query[..query.len()], &heads.key[..key.len()], &*value);
         attention_forward(self.context, &self.shape(&sizes, weights), seen, attended, logarithms)?;
-        let low = &mut low[Part::Output as usize];
+        let place = place(Part::Output, &weights.output);
         let Some(output) = output else {
-            return self.project_low(place(Part::Output, &weights.output), attended, products, low);
+            return self.project_low(place, attended, products, low);
         };
-        let attended_rows = View::new(attended, rows, sizes.attended_width())?;
-        self.arrange(&[&weights.output.matrix], attended_rows, &mut products.base)?;
-        self.project(place(Part::Output, &weights.output), attended, products, low, output)
+        self.project(&mut [Map { place, low, output }], attended, products)
     }
 
     fn shape<'a>(&'a self, sizes: &LayerConfig, weights: &'a HeadAttention) -> AttentionShape<'a> {
@@ -148,7 +146,7 @@ impl Run<'_> {
         let value = &value[..rows * sizes.value_width()];
         let attended = &attended[..rows * sizes.attended_width()];
         let logarithms = &logarithms[..rows * sizes.heads];
-        let known = (attended, &low[Part::Output as usize][..], gradient);
+        let known = (Some(attended), &low[Part::Output as usize][..], gradient);
         let before = |part| matches!(part, Part::Query | Part::Key | Part::Value);
         let [key_map, value_map] = weights.own()?;
         if of_input.is_none() && !self.adapted(layer, before) {
@@ -180,7 +178,7 @@ impl Run<'_> {
             (Part::Key, key_map, &*of_key),
             (Part::Value, value_map, &*of_value),
         ] {
-            let known = (input, &low[part as usize][..], gradient);
+            let known = (Some(input), &low[part as usize][..], gradient);
             let wanted = of_input.as_deref_mut().map(|of_input| (of_input, sum));
             self.project_back(place(part, linear), known, products, gradients, wanted)?;
             sum = Sum::ADD;

@@ -1,6 +1,7 @@
 //! The buffers of a step: how large they are, in one place for the plan and for the allocation.
 
 use llamacpu_kernels::backward::{Packed, PackedBytes};
+use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::matmul::{InputBuffers, Matrix};
 
 use super::adapters::{Adapters, Part};
@@ -11,9 +12,13 @@ use crate::rotations::Angles;
 use crate::{Error, Model};
 
 /// Bytes of logits that are in memory at a time, unless a single row is longer.
-const LOGITS: usize = 64 << 20;
+const LOGITS: usize = 24 << 20;
+/// Bytes of their rounded gradients that are in memory at a time, unless the rows of those logits have more.
+const OF_LOGITS: usize = 72 << 20;
 /// Bytes of the panels and tiles of a thread, at most.
 const OF_A_THREAD: usize = 2 << 20;
+/// Bytes of a file that are read before they are given back, about.
+const STAGE: usize = 32 << 20;
 const PURPOSE: &str = "activations; train on fewer tokens at a time";
 
 /// What a layer's backward pass needs of its forward pass; each holds tokens × the width given in its comment.
@@ -58,8 +63,8 @@ pub(super) struct Work {
     pub(super) of_key: Floats,
     /// key and value heads × value size: a gradient
     pub(super) of_value: Floats,
-    /// Twice feed-forward: the input of the last matrix, and a gradient. The loss, which comes between the layers' two passes,
-    /// has its logits there: rows of logits at a time × vocabulary.
+    /// Feed-forward: the input of the last matrix, or the gradient with respect to it. The loss, which comes between the layers'
+    /// two passes, has its logits there: rows of logits at a time × vocabulary.
     pub(super) shared: Floats,
     /// rank
     pub(super) low: Floats,
@@ -86,8 +91,13 @@ pub(super) struct Buffers {
     pub(super) embedded: Floats,
     /// Rows of logits at a time × rank: the product of A, if the output matrix has an adapter.
     pub(super) output_low: Floats,
+    /// Rows of gradients with respect to logits at a time.
+    pub(super) gradient_rows: usize,
     /// Rows of logits at a time.
     pub(super) logit_rows: usize,
+    /// Whether some products are computed in floats.
+    in_floats: bool,
+    isa: Isa,
     pub(super) nbytes: usize,
 }
 
@@ -180,8 +190,8 @@ impl Work {
 }
 
 impl Buffers {
-    pub(super) fn new(config: &Config, adapters: &Adapters, shape: &TrainerShape) -> Result<Self, Error> {
-        let mut buffers = Self::empty(config, shape);
+    pub(super) fn new(model: &Model, adapters: &Adapters, shape: &TrainerShape) -> Result<Self, Error> {
+        let (config, mut buffers) = (model.config(), Self::empty(model, shape));
         buffers.nbytes = buffers.plan(config, adapters, shape)?;
         buffers.visit(config, adapters, shape, &mut |buffer, len| {
             *buffer = Floats::zeroed(len, PURPOSE)?;
@@ -190,10 +200,15 @@ impl Buffers {
         Ok(buffers)
     }
 
-    pub(super) fn empty(config: &Config, shape: &TrainerShape) -> Self {
+    pub(super) fn empty(model: &Model, shape: &TrainerShape) -> Self {
+        let config = model.config();
         // A row at least; otherwise rows in passes of equal size.
         let most = (LOGITS / size_of::<f32>() / config.vocab_size).max(1);
         let logit_rows = shape.tokens.div_ceil(shape.tokens.div_ceil(most));
+        let isa = model.parts(None).0.isa;
+        // Whole passes, so that sums over rows have the same parts however large the operands of an instruction set are.
+        let passes = OF_LOGITS / PackedBytes::nbytes(isa, logit_rows, config.vocab_size).max(1);
+        let gradient_rows = logit_rows * passes.clamp(1, shape.tokens.div_ceil(logit_rows));
         Self {
             capacity: shape.tokens,
             work: Work::default(),
@@ -203,7 +218,10 @@ impl Buffers {
             of_input: Floats::default(),
             embedded: Floats::default(),
             output_low: Floats::default(),
+            gradient_rows,
             logit_rows,
+            in_floats: shape.exact || matrices(model).any(|matrix| !matrix.is_quantized()),
+            isa,
             nbytes: 0,
         }
     }
@@ -219,7 +237,7 @@ impl Buffers {
         let rank = |adapted: bool| if adapted { widths.rank } else { 0 };
         visit(&mut self.embedded, tokens.checked_mul(rank(adapters.of_embedding().is_some())))?;
         visit(&mut self.output_low, self.logit_rows.checked_mul(rank(adapters.of_output().is_some())))?;
-        let inner = tokens.checked_mul(widths.inner).and_then(|inner| inner.checked_mul(2));
+        let inner = tokens.checked_mul(widths.inner);
         let logits = self.logit_rows.checked_mul(config.vocab_size);
         visit(&mut self.work.shared, inner.zip(logits).map(|(inner, logits)| inner.max(logits)))?;
         let adapted = |part: Part| (0..config.layers).any(|layer| adapters.of(layer, part).is_some());
@@ -238,24 +256,38 @@ impl Buffers {
         })?;
         let widths = Widths::new(config, shape.rank);
         let widest = widths.inner.max(widths.query).max(widths.attended).max(widths.embedding);
-        let packed = Packed::nbytes(shape.tokens, widest)
-            .max(Packed::nbytes(self.logit_rows, config.vocab_size))
-            .max(Packed::nbytes(widest, shape.tokens));
         let output = if adapters.of_output().is_some() { config.vocab_size } else { 0 };
         let low = Packed::nbytes(shape.tokens, shape.rank)
             .max(Packed::nbytes(shape.rank, shape.tokens.max(widest).max(output)));
-        let widest = [(shape.tokens, widest), (self.logit_rows, config.vocab_size)];
-        // Inputs of the forward pass are rounded to bytes as well, in about as much memory.
-        let bytes = widest.map(|(rows, columns)| PackedBytes::nbytes(rows, columns)).into_iter().max().unwrap_or(0);
-        Ok([packed, low, bytes, bytes].into_iter().fold(all, usize::saturating_add))
+        let [mut packed, mut bytes, mut inputs] = [0; 3];
+        if self.in_floats {
+            packed = Packed::nbytes(shape.tokens, widest).max(Packed::nbytes(self.logit_rows, config.vocab_size));
+        }
+        if !shape.exact {
+            bytes = PackedBytes::nbytes(self.isa, shape.tokens, widest).max(PackedBytes::nbytes(
+                self.isa,
+                self.gradient_rows,
+                config.vocab_size,
+            ));
+            // A byte, and what scales and sums of blocks of 32 take.
+            inputs = shape.tokens.saturating_mul(widest).saturating_mul(2);
+        }
+        Ok([packed, low, bytes, inputs].into_iter().fold(all, usize::saturating_add))
     }
 }
 
-/// Bytes of the packed weights that the forward pass makes, unless products are exact.
-pub(super) fn packed_nbytes(model: &Model, shape: &TrainerShape) -> usize {
+/// The matrices that are multiplied with.
+fn matrices(model: &Model) -> impl Iterator<Item = &Matrix> {
     let weights = model.parts(None).2;
     let matrices = weights.layers.iter().flat_map(|layer| layer.matrices());
-    let matrices = matrices.chain(weights.output.iter().map(|output| &*output.matrix));
-    let packed = matrices.filter(|matrix| !shape.exact && matrix.is_quantized() && matrix.is_resident());
-    packed.map(Matrix::resident_bytes).sum()
+    matrices.chain(weights.output.iter().map(|output| &*output.matrix))
+}
+
+/// Bytes of the model's weights that are in memory during training, at most: those of the file, of which there are `of_file`, and
+/// the packed ones. A mapped file gives back what has been packed, and what is read of it again.
+pub fn training_weights_nbytes(model: &Model, of_file: usize, exact: bool) -> usize {
+    let packed = || matrices(model).filter(|matrix| !exact && matrix.is_quantized() && matrix.is_resident());
+    let released: usize = packed().filter(|matrix| matrix.bytes().is_mapped()).map(Matrix::nbytes).sum();
+    let stage = released.min(STAGE);
+    packed().map(Matrix::resident_bytes).fold(of_file.saturating_sub(released) + stage, usize::saturating_add)
 }

@@ -1,6 +1,6 @@
 //! A layer forward and backward. It follows `forward.rs`, the definition of what a layer computes.
 
-use llamacpu_kernels::activation::{add, copy};
+use llamacpu_kernels::activation::{add, add_into, copy};
 
 use super::adapters::Part;
 use super::attention::{Gradients, Heads};
@@ -43,12 +43,13 @@ impl Run<'_> {
         let products = &mut Products { base: Base { packed, bytes, inputs }, packed_low, low };
         self.normalized(weights.attention_norm.as_ref(), input, normed)?;
         let mut middle = std::mem::take(&mut saved.middle);
-        copy(self.context, &mut middle[..input.len()], input)?;
         if let Some(attention) = heads(weights) {
             let heads = &mut Heads { query, key, angles };
             self.attention((index, attention), normed, saved, (heads, products), Some(&mut *branch))?;
             let norm = weights.attention_output_norm.as_ref();
-            self.join(norm, &mut middle[..input.len()], branch, &mut saved.behind[0])?;
+            self.join(norm, (input, branch), &mut saved.behind[0], &mut middle[..input.len()])?;
+        } else {
+            copy(self.context, &mut middle[..input.len()], input)?;
         }
         saved.middle = middle;
         if let Some(network) = network(weights) {
@@ -62,9 +63,9 @@ impl Run<'_> {
             if wanted {
                 // Without an output, only what the norm needs is computed: the stream goes to a buffer that is free.
                 let stream = output.unwrap_or(normed);
-                copy(self.context, stream, &saved.middle[..input.len()])?;
                 let norm = weights.feed_forward_output_norm.as_ref();
-                self.join(norm, stream, branch, &mut saved.behind[1])?;
+                let before = &saved.middle[..input.len()];
+                self.join(norm, (before, branch), &mut saved.behind[1], stream)?;
             }
         } else if let Some(output) = output {
             copy(self.context, output, &saved.middle[..input.len()])?;
@@ -79,13 +80,14 @@ impl Run<'_> {
         Ok(copy(self.context, output, input)?)
     }
 
-    /// Adds a block's output to the stream; keeps what the norm behind the block normalizes. Overwrites `branch`.
+    /// Sets the output to the sum of the stream and a block's output, `branch`; keeps what the norm behind the block normalizes.
+    /// Overwrites `branch`.
     fn join(
         &self,
         norm: Option<&Norm>,
-        stream: &mut [f32],
-        branch: &mut [f32],
+        (stream, branch): (&[f32], &mut [f32]),
         behind: &mut [f32],
+        output: &mut [f32],
     ) -> Result<(), Error> {
         let of_stream = self.config.norms == Norms::Stream;
         if norm.is_some() && !of_stream {
@@ -93,34 +95,38 @@ impl Run<'_> {
             normalize_in_place(self.context, self.config, norm, branch)?;
         }
         self.scaled(branch, self.config.residual_scale)?;
-        add(self.context, stream, branch)?;
+        add_into(self.context, (stream, branch), output)?;
         if norm.is_some() && of_stream {
-            copy(self.context, &mut behind[..branch.len()], stream)?;
-            normalize_in_place(self.context, self.config, norm, stream)?;
+            copy(self.context, &mut behind[..output.len()], output)?;
+            normalize_in_place(self.context, self.config, norm, output)?;
         }
         Ok(())
     }
 
-    /// The reverse of `join`: `gradient` becomes that with respect to the stream before, `branch` that with respect to the
-    /// block's output.
-    fn join_back(
+    /// The reverse of `join`: `gradient` becomes that with respect to the stream before. Returns the gradient with respect to
+    /// the block's output, which is in `branch` if it is another one.
+    fn join_back<'b>(
         &self,
         norm: Option<&Norm>,
-        gradient: &mut [f32],
-        branch: &mut [f32],
+        gradient: &'b mut [f32],
+        branch: &'b mut [f32],
         behind: &[f32],
-    ) -> Result<(), Error> {
+    ) -> Result<&'b [f32], Error> {
         let of_stream = self.config.norms == Norms::Stream;
         let norm = norm.map(|norm| rows_norm(self.config, norm));
         if let Some(norm) = norm.as_ref().filter(|_| of_stream) {
             norm.backward(self.context, &behind[..gradient.len()], gradient)?;
         }
+        let norm = norm.filter(|_| !of_stream);
+        if norm.is_none() && self.config.residual_scale == 1.0 {
+            return Ok(gradient);
+        }
         copy(self.context, branch, gradient)?;
         self.scaled(branch, self.config.residual_scale)?;
-        if let Some(norm) = norm.as_ref().filter(|_| !of_stream) {
+        if let Some(norm) = norm {
             norm.backward(self.context, &behind[..branch.len()], branch)?;
         }
-        Ok(())
+        Ok(branch)
     }
 
     /// Turns the gradient with respect to the layer's output into that with respect to its input, and adds the gradients
@@ -157,16 +163,14 @@ impl Run<'_> {
         let attention_norm = weights.attention_norm.as_ref();
         let mut started = false;
         if let Some(network) = network(weights) {
-            self.join_back(weights.feed_forward_output_norm.as_ref(), gradient, branch, &saved.behind[1])?;
-            let middle = std::mem::take(&mut saved.middle);
+            let (behind, middle) = (std::mem::take(&mut saved.behind[1]), std::mem::take(&mut saved.middle));
+            let of_output = self.join_back(weights.feed_forward_output_norm.as_ref(), gradient, branch, &behind)?;
             let norm = if parallel { attention_norm } else { weights.feed_forward_norm.as_ref() };
             let entry = if parallel { input } else { &middle[..input.len()] };
             self.normalized(norm, entry, normed)?;
-            let half = shared.len() / 2;
-            let (inner, of_inner) = shared.split_at_mut(half);
-            let buffers = (inner, of_inner, &mut *products);
+            let buffers = (&mut shared[..], &mut *products);
             let wanted = (!first || attends && !parallel).then_some(&mut *of_input);
-            let known = (&*normed, &*branch);
+            let known = (&*normed, of_output);
             self.feed_forward_back((index, network), known, saved, buffers, gradients, wanted)?;
             if parallel {
                 started = true;
@@ -176,16 +180,17 @@ impl Run<'_> {
                 }
                 add(self.context, gradient, of_input)?;
             }
-            saved.middle = middle;
+            (saved.behind[1], saved.middle) = (behind, middle);
         }
         if let Some(attention) = heads(weights).filter(|_| attends) {
             // In parallel blocks both outputs are added to one stream, of which `gradient` is still the gradient.
-            self.join_back(weights.attention_output_norm.as_ref(), gradient, branch, &saved.behind[0])?;
+            let behind = std::mem::take(&mut saved.behind[0]);
+            let of_output = self.join_back(weights.attention_output_norm.as_ref(), gradient, branch, &behind)?;
             self.normalized(attention_norm, input, normed)?;
             let heads = &mut Heads { query, key, angles };
             let [of_query, attended] = wide;
             let of = Gradients { query: of_query, attended, key: of_key, value: of_value };
-            let known = (&*normed, &*branch);
+            let known = (&*normed, of_output);
             let buffers = (heads, back, of, products);
             if started && !first {
                 // Two gradients with respect to the same input: the second one takes the place of its input.
@@ -198,6 +203,7 @@ impl Run<'_> {
                 let wanted = (!first).then_some(&mut *of_input);
                 self.attention_back((index, attention), known, saved, buffers, gradients, wanted)?;
             }
+            saved.behind[0] = behind;
             started = true;
         }
         if first || !started {

@@ -25,28 +25,45 @@ pub(super) struct Products<'a> {
     pub(super) low: &'a mut [f32],
 }
 
+impl Products<'_> {
+    /// The same buffers, but of the products of A only what follows the first numbers.
+    pub(super) fn from(&mut self, numbers: usize) -> Products<'_> {
+        let Base { packed, bytes, inputs } = &mut self.base;
+        let base = Base { packed, bytes, inputs };
+        Products { base, packed_low: self.packed_low, low: &mut self.low[numbers..] }
+    }
+}
+
 impl Run<'_> {
-    /// Arranges the input of products with these matrices, if any of them is multiplied in floats.
-    pub(super) fn arrange(&self, matrices: &[&Matrix], input: View, base: &mut Base) -> Result<(), Error> {
-        if self.exact || matrices.iter().any(|matrix| !matrix.is_quantized()) {
-            base.packed.set(self.context, input)?;
-        }
-        Ok(())
+    /// Whether products with the matrix are computed in floats.
+    pub(super) fn in_floats(&self, matrix: &Matrix) -> bool {
+        self.exact || !matrix.is_quantized()
     }
 
-    /// Sets `output` to the product of the matrix and every row of `input`, for which `arrange` has been called.
-    pub(super) fn forward(
+    /// Sets every output to the product of its matrix and all rows of the input.
+    pub(super) fn forward<'b>(
         &self,
-        matrix: &Matrix,
-        input: &[f32],
-        rows: usize,
+        (input, rows): (&[f32], usize),
         base: &mut Base,
-        output: &mut [f32],
+        products: impl Iterator<Item = (&'b Matrix, &'b mut [f32])>,
     ) -> Result<(), Error> {
-        if self.exact || !matrix.is_quantized() {
-            return Ok(multiply(self.context, base.packed, Right::Rows(matrix), Sum::SET, output)?);
+        let (mut jobs, mut arranged) = (Vec::new(), false);
+        for (weights, output) in products {
+            if !self.in_floats(weights) {
+                jobs.push(Job { weights, output });
+                continue;
+            }
+            if !arranged {
+                base.packed.set(self.context, View::new(input, rows, weights.columns())?)?;
+                arranged = true;
+            }
+            multiply(self.context, base.packed, Right::Rows(weights), Sum::SET, output)?;
         }
-        Ok(matmul(self.context, input, rows, base.inputs, &mut [Job { weights: matrix, output }])?)
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        // Together, because the input is quantized once for all of them.
+        Ok(matmul(self.context, input, rows, base.inputs, &mut jobs)?)
     }
 
     /// Sets or adds to `output` the product of the transposed matrix and every row of `gradient`.
@@ -57,7 +74,7 @@ impl Run<'_> {
         base: &mut Base,
         (sum, output): (Sum, &mut [f32]),
     ) -> Result<(), Error> {
-        if self.exact || !matrix.is_quantized() {
+        if self.in_floats(matrix) {
             base.packed.set(self.context, gradient)?;
             return Ok(multiply(self.context, base.packed, Right::Columns(matrix), sum, output)?);
         }
@@ -74,32 +91,37 @@ pub(super) struct Place<'a> {
     pub(super) linear: &'a Linear,
 }
 
+/// A linear map in the forward pass.
+pub(super) struct Map<'a> {
+    pub(super) place: Place<'a>,
+    /// rows × rank, at least, if there is an adapter: `A x`.
+    pub(super) low: &'a mut [f32],
+    pub(super) output: &'a mut [f32],
+}
+
 impl Run<'_> {
-    /// Sets `output` to the map of the rows of `input`, for which `arrange` has been called. Keeps `A x` in `low` if there is
-    /// an adapter.
-    pub(super) fn project(
-        &self,
-        Place { layer, part, linear }: Place,
-        input: &[f32],
-        products: &mut Products,
-        low: &mut [f32],
-        output: &mut [f32],
-    ) -> Result<(), Error> {
-        let context = self.context;
-        self.forward(&linear.matrix, input, self.rows(), &mut products.base, output)?;
-        if let Some(bias) = &linear.bias {
-            add_bias(context, output, bias)?;
+    /// Sets the output of every map for the rows of `input`, and keeps `A x` where there is an adapter.
+    pub(super) fn project(&self, maps: &mut [Map], input: &[f32], products: &mut Products) -> Result<(), Error> {
+        let bases = maps.iter_mut().map(|map| (&map.place.linear.matrix, &mut *map.output));
+        self.forward((input, self.rows()), &mut products.base, bases)?;
+        for Map { place: Place { layer, part, linear }, low, output } in maps {
+            if let Some(bias) = &linear.bias {
+                add_bias(self.context, output, bias)?;
+            }
+            if let Some(target) = self.adapters.of(*layer, *part) {
+                let low = &mut low[..self.rows() * self.adapters.rank];
+                self.adapt(target, input, products, (low, output))?;
+            }
         }
-        let Some(target) = self.adapters.of(layer, part) else { return Ok(()) };
-        self.adapt(target, input, products, (&mut low[..self.rows() * self.adapters.rank], output))
+        Ok(())
     }
 
     /// From the gradient with respect to the output: adds the gradients of the adapter, and sets or adds to `of_input`
-    /// the gradient with respect to the input, if it is wanted.
+    /// the gradient with respect to the input, if it is wanted. Without an input, the gradient of A is left to `of_a`.
     pub(super) fn project_back(
         &self,
         Place { layer, part, linear }: Place,
-        (input, low, gradient): (&[f32], &[f32], &[f32]),
+        (input, low, gradient): (Option<&[f32]>, &[f32], &[f32]),
         products: &mut Products,
         gradients: &mut [f32],
         of_input: Option<(&mut [f32], Sum)>,
@@ -117,7 +139,8 @@ impl Run<'_> {
         }
         let Some(target) = target else { return Ok(()) };
         let low = &low[..rows * self.adapters.rank];
-        self.adapter_back(target, (Some(&input[..rows * inputs]), low, gradient), products, gradients)?;
+        let input = input.map(|input| &input[..rows * inputs]);
+        self.adapter_back(target, (input, low, gradient), products, gradients)?;
         of_input.map_or(Ok(()), |(of_input, _)| self.adapter_input(target, products, of_input))
     }
 }
@@ -169,19 +192,34 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         let (context, rank, scale) = (self.context, self.adapters.rank, self.adapters.scale);
         let rows = low.len() / rank;
-        let (a, b) = self.adapters.ranges(target);
+        let b = self.adapters.ranges(target).1;
         let between = &mut products.low[..low.len()];
         let weights = View::new(&self.parameters[b.clone()], target.rows, rank)?.transposed();
         products.packed_low.set_columns(context, weights)?;
         multiply_narrow(context, gradient, products.packed_low, Sum { scale, add: false }, between)?;
         if let Some(input) = input {
-            products.packed_low.set(context, View::new(between, rows, rank)?.transposed())?;
-            let input = Right::Numbers(View::new(input, rows, target.columns)?);
-            multiply(context, products.packed_low, input, Sum::ADD, &mut gradients[a])?;
+            self.of_a(target, input, products, gradients)?;
         }
         products.packed_low.set(context, View::new(low, rows, rank)?.transposed())?;
         let gradient = Right::Numbers(gradient);
         Ok(multiply_turned(context, products.packed_low, gradient, Sum { scale, add: true }, &mut gradients[b])?)
+    }
+
+    /// Adds the gradient of A for the rows of `input`, from the gradient with respect to `A x` that `adapter_back` has left.
+    pub(super) fn of_a(
+        &self,
+        target: &Target,
+        input: &[f32],
+        products: &mut Products,
+        gradients: &mut [f32],
+    ) -> Result<(), Error> {
+        let rank = self.adapters.rank;
+        let rows = input.len() / target.columns;
+        let between = View::new(&products.low[..rows * rank], rows, rank)?;
+        products.packed_low.set(self.context, between.transposed())?;
+        let input = Right::Numbers(View::new(input, rows, target.columns)?);
+        let to = &mut gradients[self.adapters.ranges(target).0];
+        Ok(multiply(self.context, products.packed_low, input, Sum::ADD, to)?)
     }
 
     /// Adds to `of_input` what follows from the gradient with respect to `A x` that `adapter_back` has left.

@@ -106,7 +106,9 @@ impl Run<'_> {
     ) -> Result<(f64, usize), Error> {
         let (config, layers) = (self.config, self.config.layers);
         let len = self.rows() * config.embedding_length;
-        let Buffers { work, streams, saved, gradient, of_input, embedded, output_low, logit_rows, .. } = buffers;
+        let Buffers {
+            work, streams, saved, gradient, of_input, embedded, output_low, gradient_rows, logit_rows, ..
+        } = buffers;
         let kept = saved.len() - 1;
         // Which of the places a layer uses, and whether it keeps it.
         let place = |layer: usize| if layer + kept >= layers { 1 + layer + kept - layers } else { 0 };
@@ -128,11 +130,10 @@ impl Run<'_> {
         }
         check_interrupt(self.context)?;
         let (states, of_states) = (&mut work.normed, &mut work.branch);
-        let logit_rows = *logit_rows;
+        let rows = (*gradient_rows, *logit_rows);
         let base = Base { packed: &mut work.packed, bytes: &mut work.bytes, inputs: &mut work.inputs };
         let products = Products { base, packed_low: &mut work.packed_low, low: &mut work.low };
-        let ends =
-            Ends { states, gradients: of_states, logits: &mut work.shared, logit_rows, low: output_low, products };
+        let ends = Ends { states, gradients: of_states, logits: &mut work.shared, rows, low: output_low, products };
         let stream = &streams[layers][..len];
         let Some(gradients) = gradients else {
             return self.loss(weights, stream, batch.targets, ends, None);

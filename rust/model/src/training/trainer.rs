@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::adapters::{Adapters, Trainable, listed, nbytes};
-use super::buffers::{Buffers, packed_nbytes};
+use super::buffers::Buffers;
 use super::check;
 use super::shape::TrainerShape;
 use crate::error::zeroed;
@@ -46,8 +46,7 @@ impl Trainer {
             second_moments: zeroed(Some(adapters.len), purpose)?,
         };
         adapters.initialize(&mut numbers.parameters, seed);
-        let mut buffers = Buffers::new(model.config(), &adapters, shape)?;
-        buffers.nbytes += packed_nbytes(&model, shape);
+        let buffers = Buffers::new(&model, &adapters, shape)?;
         Ok(Self { model, adapters, numbers, buffers, exact: shape.exact, steps: 0 })
     }
 
@@ -126,7 +125,8 @@ pub fn trainable(model: &Model) -> Result<Vec<Trainable>, Error> {
     Ok(listed(model))
 }
 
-/// Bytes that a trainer of this shape allocates at most: buffers, adapters and packed weights, but not the model's file.
+/// Bytes that a trainer of this shape allocates at most: buffers and adapters, without the model's weights, for which see
+/// [`training_weights_nbytes`](super::training_weights_nbytes).
 ///
 /// # Errors
 /// `Error::Model` and `Error::Argument` as [`Trainer::new`].
@@ -134,6 +134,6 @@ pub fn training_nbytes(model: &Model, shape: &TrainerShape) -> Result<usize, Err
     check::model(model)?;
     check::shape(model, shape, 1.0)?;
     let adapters = Adapters::new(model, shape, 1.0)?;
-    let buffers = Buffers::empty(model.config(), shape).plan(model.config(), &adapters, shape)?;
-    Ok([nbytes(adapters.len), packed_nbytes(model, shape)].into_iter().fold(buffers, usize::saturating_add))
+    let buffers = Buffers::empty(model, shape).plan(model.config(), &adapters, shape)?;
+    Ok(buffers.saturating_add(nbytes(adapters.len)))
 }

@@ -26,16 +26,19 @@ fn activations_against_finite_differences() {
     for (activation, function) in functions {
         let found = everywhere(|context| {
             let (mut gate, mut other, mut plain) = (x.clone(), up.clone(), x.clone());
-            gated_backward(context, activation, &mut gate, &mut other, &gradient).unwrap();
-            activate_backward(context, activation, &mut plain, &gradient).unwrap();
-            [gate, other, plain].concat()
+            let (mut inner, mut value) = (gradient.clone(), gradient.clone());
+            gated_backward(context, activation, &mut gate, &mut other, &mut inner).unwrap();
+            activate_backward(context, activation, &mut plain, &mut value).unwrap();
+            [gate, other, plain, inner, value].concat()
         });
         let each = |of: &dyn Fn(f64, f64, f64) -> f64| -> Vec<f64> {
             (0..100).map(|i| of(f64::from(x[i]), f64::from(up[i]), f64::from(gradient[i]))).collect()
         };
         close(&found[..100], &each(&|x, up, g| slope(function, x) * up * g), 1e-5);
         close(&found[100..200], &each(&|x, _, g| function(x) * g), 1e-6);
-        close(&found[200..], &each(&|x, _, g| slope(function, x) * g), 1e-5);
+        close(&found[200..300], &each(&|x, _, g| slope(function, x) * g), 1e-5);
+        close(&found[300..400], &each(&|x, up, _| function(x) * up), 1e-6);
+        close(&found[400..], &each(&|x, _, _| function(x)), 1e-6);
     }
 }
 
@@ -46,7 +49,7 @@ fn the_exact_unit_and_the_clamped_one() {
     let (x, slopes): (Vec<f32>, Vec<f64>) = known.into_iter().unzip();
     let found = everywhere(|context| {
         let mut values = x.clone();
-        activate_backward(context, Activation::Gelu, &mut values, &[1.0; 5]).unwrap();
+        activate_backward(context, Activation::Gelu, &mut values, &mut [1.0; 5]).unwrap();
         values
     });
     close(&found, &slopes, 1e-5);
@@ -57,13 +60,14 @@ fn the_exact_unit_and_the_clamped_one() {
     let x: Vec<f32> = numbers(64, 1).iter().map(|x| 9.0 * x).collect();
     let up: Vec<f32> = numbers(64, 2).iter().map(|x| 9.0 * x).collect();
     let found = everywhere(|context| {
-        let (mut gate, mut other) = (x.clone(), up.clone());
-        clamped_swiglu_backward(context, &mut gate, &mut other, &[1.0; 64], (1.702, 7.0)).unwrap();
-        [gate, other].concat()
+        let (mut gate, mut other, mut inner) = (x.clone(), up.clone(), vec![1.0; 64]);
+        clamped_swiglu_backward(context, &mut gate, &mut other, &mut inner, (1.702, 7.0)).unwrap();
+        [gate, other, inner].concat()
     });
     let pairs = || x.iter().zip(&up).map(|(x, up)| (f64::from(*x), f64::from(*up)));
     close(&found[..64], &pairs().map(|(x, up)| slope(|x| function(x, up), x)).collect::<Vec<_>>(), 1e-5);
-    close(&found[64..], &pairs().map(|(x, up)| slope(|up| function(x, up), up)).collect::<Vec<_>>(), 1e-5);
+    close(&found[64..128], &pairs().map(|(x, up)| slope(|up| function(x, up), up)).collect::<Vec<_>>(), 1e-5);
+    close(&found[128..], &pairs().map(|(x, up)| function(x, up)).collect::<Vec<_>>(), 1e-6);
 }
 
 #[test]
@@ -125,6 +129,52 @@ fn cross_entropy_and_its_gradient() {
     }
     let context = Context::new(Isa::SCALAR, &pool);
     assert!(cross_entropy(&context, &mut [0.0; 4], &[4], &mut [0.0], true).is_err());
+}
+
+#[test]
+fn the_gradient_of_cross_entropy_in_bytes_is_the_rounded_one() {
+    // Neither whole blocks nor whole panels; the last rows begin inside a panel.
+    let (size, rows, first) = (1337, 8, 5);
+    let logits: Vec<f32> = numbers(rows * size, 1).iter().map(|x| 6.0 * x).collect();
+    let targets = [0, 700, 1336, 127, 128, 5, 6, 1335];
+    let weights = matrix_of(Format::F32, size, 40);
+    let multiplied = |context: &Context, bytes: &PackedBytes| {
+        let mut output = vec![f32::NAN; rows * 40];
+        multiply_bytes(context, bytes, &weights, Sum::SET, &mut output).unwrap();
+        output
+    };
+    let whole = everywhere(|context| {
+        let (mut logits, mut losses, mut bytes) = (logits.clone(), [0.0; 8], PackedBytes::default());
+        cross_entropy(context, &mut logits, &targets, &mut losses, true).unwrap();
+        bytes.set(context, View::new(&logits, rows, size).unwrap()).unwrap();
+        let mut found = multiplied(context, &bytes);
+        found.extend(losses.map(|loss| loss as f32));
+        found
+    });
+    let found = everywhere(|context| {
+        let (mut losses, mut bytes) = ([0.0; 8], PackedBytes::default());
+        bytes.resize(context, rows, size).unwrap();
+        for part in [0..first, first..rows] {
+            let logits = &logits[part.start * size..part.end * size];
+            let place = (&mut bytes, part.start);
+            let (targets, losses) = (&targets[part.clone()], &mut losses[part.clone()]);
+            cross_entropy_in_bytes(context, logits, targets, losses, place).unwrap();
+        }
+        let mut found = multiplied(context, &bytes);
+        found.extend(losses.map(|loss| loss as f32));
+        found
+    });
+    // A byte may be rounded the other way; the losses have the same bits.
+    let exact: Vec<f64> = whole[..rows * 40].iter().map(|value| f64::from(*value)).collect();
+    close(&found[..rows * 40], &exact, 1e-3);
+    assert_eq!(found[rows * 40..], whole[rows * 40..]);
+    let pool = Pool::new(1).unwrap();
+    let context = Context::new(Isa::SCALAR, &pool);
+    let (mut losses, mut bytes) = ([0.0], PackedBytes::default());
+    bytes.resize(&context, 1, 4).unwrap();
+    assert!(cross_entropy_in_bytes(&context, &[0.0; 4], &[4], &mut losses, (&mut bytes, 0)).is_err());
+    assert!(cross_entropy_in_bytes(&context, &[0.0; 4], &[3], &mut losses, (&mut bytes, 1)).is_err());
+    assert!(cross_entropy_in_bytes(&context, &[0.0; 3], &[2], &mut losses, (&mut bytes, 0)).is_err());
 }
 
 #[test]

@@ -4,8 +4,8 @@ use llamacpu_kernels::activation::Activation;
 use llamacpu_kernels::attention::Visible;
 use llamacpu_kernels::backward::{
     AdamW, AttentionGradients, AttentionShape, Packed, PackedBytes, Right, Sum, View, activate_backward, add_bias,
-    attention_backward, attention_forward, clamped_swiglu_backward, cross_entropy, euclidean_norm, gated_backward,
-    multiply, multiply_bytes, multiply_narrow, multiply_turned, soft_cap_backward,
+    attention_backward, attention_forward, clamped_swiglu_backward, cross_entropy, cross_entropy_in_bytes,
+    euclidean_norm, gated_backward, multiply, multiply_bytes, multiply_narrow, multiply_turned, soft_cap_backward,
 };
 use llamacpu_kernels::conversion::{Conversion, Stored};
 use llamacpu_kernels::low_rank::{LowRankJob, LowRankTerm, UpMatrix, add_low_rank};
@@ -70,6 +70,10 @@ fn products_of_training() {
                 let mut bytes = PackedBytes::default();
                 bytes.set(context, gradient).unwrap();
                 multiply_bytes(context, &bytes, &weights, Sum::ADD, &mut back).unwrap();
+                let (logits, targets) = (numbers(tokens * rows, 0.3), [0, 3, 5, 32, 7, 9, 11]);
+                let mut losses = [0.0; 7];
+                cross_entropy_in_bytes(context, &logits, &targets, &mut losses, (&mut bytes, 0)).unwrap();
+                multiply_bytes(context, &bytes, &weights, Sum::ADD, &mut back).unwrap();
             }
             [forward, back, of_weights, squares].concat()
         });
@@ -108,9 +112,10 @@ fn derivatives_of_rows_and_the_optimizer() {
     let (x, y) = (numbers(45, 0.7), numbers(45, 0.3));
     everywhere(|context| {
         let (mut gate, mut up) = (x.clone(), y.clone());
-        gated_backward(context, Activation::Silu, &mut gate, &mut up, &y).unwrap();
-        activate_backward(context, Activation::Gelu, &mut gate, &y).unwrap();
-        clamped_swiglu_backward(context, &mut gate, &mut up, &y, (1.702, 7.0)).unwrap();
+        let mut inner = y.clone();
+        gated_backward(context, Activation::Silu, &mut gate, &mut up, &mut inner).unwrap();
+        activate_backward(context, Activation::Gelu, &mut gate, &mut inner).unwrap();
+        clamped_swiglu_backward(context, &mut gate, &mut up, &mut inner, (1.702, 7.0)).unwrap();
         soft_cap_backward(context, &x, &mut up, 3.0).unwrap();
         add_bias(context, &mut up, &y[..15]).unwrap();
         for kind in [NormKind::RootMeanSquare, NormKind::MeanAndVariance] {
@@ -125,7 +130,7 @@ fn derivatives_of_rows_and_the_optimizer() {
         let (mut first, mut second) = (x.clone(), vec![0.25; 45]);
         adam.update(context, &mut gate, &mut logits.clone(), (&mut first, &mut second)).unwrap();
         let ends = [losses.iter().sum::<f64>() as f32, euclidean_norm(context, &x).unwrap() as f32];
-        [gate, up, logits, first, second, ends.to_vec()].concat()
+        [gate, up, inner, logits, first, second, ends.to_vec()].concat()
     });
 }
 
