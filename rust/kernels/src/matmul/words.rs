@@ -6,8 +6,6 @@
 
 mod panel;
 mod rows;
-#[cfg(test)]
-mod tests;
 mod tile;
 
 use std::ops::Range;

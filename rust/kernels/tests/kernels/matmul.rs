@@ -19,6 +19,7 @@ mod floats;
 mod grouped;
 mod peak;
 mod spans;
+mod words;
 
 /// A small random number generator (xorshift64*).
 pub(super) struct Random(pub(super) u64);

@@ -1,13 +1,14 @@
 //! Comparison with the definition, written out, on every instruction set, and with exact products.
 
-use super::word_matmul;
-use crate::context::Context;
-use crate::cpu::Isa;
+use llamacpu_kernels::context::Context;
+use llamacpu_kernels::cpu::Isa;
+use llamacpu_kernels::formats::Format;
+use llamacpu_kernels::mapping::Bytes;
+use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix, word_matmul};
+use llamacpu_kernels::threads::Pool;
+
 use crate::emulated;
-use crate::formats::Format;
-use crate::matmul::tests::{Random, bits, random_matrix};
-use crate::matmul::{InputBuffers, Job, Matrix};
-use crate::threads::Pool;
+use crate::matmul::{Random, bits, random_matrix};
 
 fn product(isa: Isa, threads: usize, weights: &Matrix, bias: Option<&[f32]>, input: &[f32]) -> Vec<f32> {
     let pool = Pool::new(threads).unwrap();
@@ -100,7 +101,7 @@ fn largest_integers_fit_and_nan_stays() {
     let weights = vec![-2.0; 2 * 130];
     let mut bytes = vec![0; 4 * 130];
     Format::F16.quantize(&weights, &mut bytes).unwrap();
-    let weights = Matrix::new(Format::F16, 2, 130, crate::mapping::Bytes::owned(bytes)).unwrap();
+    let weights = Matrix::new(Format::F16, 2, 130, Bytes::owned(bytes)).unwrap();
     input[2 * 130..].fill(0.0);
     for isa in Isa::available() {
         let found = product(*isa, 1, &weights, None, &input);
