@@ -6,6 +6,7 @@
 
 mod panel;
 mod rows;
+mod sizes;
 mod tile;
 
 use std::ops::Range;
@@ -17,27 +18,14 @@ use super::job::{InputBuffers, Job};
 use crate::Error;
 use crate::context::Context;
 use crate::formats::Format;
-use crate::math::{Kernel, LANES, Lanes, dispatch};
+use crate::math::{Kernel, Lanes, dispatch};
 use crate::memory::room;
 use crate::shared::SharedSlice;
 use panel::{Expand, Panel, PanelScales, Source};
 pub(super) use rows::WordRows;
+use sizes::{PANEL_BLOCKS, PANEL_ROWS, TILE};
 use tile::{SumRow, multiply};
 
-/// Columns that share a scale.
-const BLOCK: usize = 64;
-/// Pairs of columns of a block: column `i` and column `i + PAIRS`.
-const PAIRS: usize = BLOCK / 2;
-/// What the largest magnitude of a block becomes.
-const LIMIT: f32 = crate::words::limit(BLOCK);
-/// Tokens of a tile.
-const TILE: usize = 6;
-/// Vectors of rows of a panel.
-const VECTORS: usize = 4;
-/// Rows of a panel.
-const PANEL_ROWS: usize = VECTORS * LANES;
-/// Blocks of a panel: with 64 rows 16 KB, half of a first-level cache.
-const PANEL_BLOCKS: usize = 2;
 /// Tiles of a piece of work, at least if there are as many, and at most: enough to amortize expanding the weights, and
 /// sums that fit into the second-level cache.
 const PIECE_TILES: (usize, usize) = (43, 86);

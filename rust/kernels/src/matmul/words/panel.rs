@@ -1,6 +1,6 @@
 //! Rows of weights as 16-bit integers, side by side in the lanes of vectors.
 
-use super::{BLOCK, LIMIT, PAIRS, PANEL_BLOCKS, VECTORS};
+use super::sizes::{BLOCK, LIMIT, PAIRS, PANEL_BLOCKS, VECTORS};
 use crate::math::{Kernel, LANES, Lanes, MAGIC, prefetch};
 use crate::words::SMALLEST;
 

@@ -1,6 +1,6 @@
 //! Activations as 16-bit integers, arranged for the tiles.
 
-use super::{BLOCK, LIMIT, PAIRS, PANEL_BLOCKS, TILE};
+use super::sizes::{BLOCK, LIMIT, PAIRS, PANEL_BLOCKS, TILE};
 use crate::Error;
 use crate::context::Context;
 use crate::math::{Kernel, LANES, Lanes, MAGIC, dispatch};
@@ -10,7 +10,7 @@ use crate::words::range;
 
 /// Tokens as integers with a scale for each block.
 #[derive(Debug, Default)]
-pub(in crate::matmul) struct WordRows {
+pub(crate) struct WordRows {
     /// `[panel of blocks][tile][block][token][pair]`, the first column of a pair in the lower half.
     pairs: Vec<i32>,
     /// `[panel of blocks][tile][block][token]`.

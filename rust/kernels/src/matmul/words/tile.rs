@@ -1,7 +1,7 @@
 //! Products of a panel of weights with a tile of tokens.
 
 use super::panel::PanelScales;
-use super::{PAIRS, TILE, VECTORS};
+use super::sizes::{PAIRS, TILE, VECTORS};
 use crate::math::{Kernel, LANES, Lanes};
 
 /// Results of a token with the rows of a panel.
