@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ CALL = [
 ]
 
 
+@functools.cache
 def template(name: str) -> ChatTemplate:
     """The built-in template of that name."""
     return ChatTemplate(source_of(builtin(name)), bos_token="<s>", eos_token="</s>")
