@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -32,6 +33,7 @@ REFUSES = (
 TOOLS = [{"type": "function", "function": {"name": "add"}}, {"name": "bare"}]
 
 
+@functools.cache
 def of(source: str) -> Chat:
     return chat({"tokenizer.chat_template": source}, ["<s>", "</s>"])
 
