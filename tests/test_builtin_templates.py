@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import datetime
 
 import pytest
 
 from chats import TURNS, chat, template
+from llamacpu.chat import fixed_time
 from llamacpu.chat.builtin import BUILTINS
 from llamacpu.errors import TemplateError
 
@@ -27,7 +28,7 @@ EXPECTED = {
     "deepseek": "<s>Be brief.<｜User｜>Hi<｜Assistant｜>Hello</s><｜User｜>Bye<｜Assistant｜>",
     "glm-4": "[gMASK]<sop><|system|>\nBe brief.<|user|>\nHi<|assistant|>\nHello<|user|>\nBye<|assistant|>",
     "gpt-oss": "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\nCurrent date: "
-    f"{date.today()}\n\nReasoning: medium\n\n# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>"
+    "2026-11-28\n\nReasoning: medium\n\n# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>"
     "<|start|>developer<|message|># Instructions\n\nBe brief.<|end|><|start|>user<|message|>Hi<|end|>"
     "<|start|>assistant<|channel|>final<|message|>Hello<|end|><|start|>user<|message|>Bye<|end|><|start|>assistant",
     "granite": "<|start_of_role|>system<|end_of_role|>Be brief.<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>Hi<|end_of_text|>\n"
@@ -74,7 +75,8 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_built_in_templates_give_the_documented_prompt(name: str) -> None:
-    assert template(name).render(TURNS) == EXPECTED[name]
+    with fixed_time(datetime(2026, 11, 28)):
+        assert template(name).render(TURNS) == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -14,10 +14,10 @@ import pytest
 from config_models import open_config_model, write_config_model
 from family_shapes import SHAPES
 from llamacpu import Model
-from llamacpu.chat import ChatTemplate
+from llamacpu.chat import ChatTemplate, fixed_time
 from llamacpu.chat.builtin import BUILTINS, source_of
 from llamacpu.errors import TemplateError
-from template_cases import SNIPPETS
+from template_cases import DAY, SNIPPETS
 from test_templates import CONVERSATIONS, TOOLS
 from tiny_models import VARIANTS
 from tiny_tokenizers import spm_vocabulary
@@ -44,7 +44,8 @@ def test_templates_render_as_transformers_rendered_them(name: str) -> None:
             with pytest.raises(TemplateError, match=re.escape(case["error"]) or None):
                 template.render(messages, tools=tools, add_generation_prompt=True)
         else:
-            assert template.render(messages, tools=tools, add_generation_prompt=True) == case["text"]
+            with fixed_time(DAY):
+                assert template.render(messages, tools=tools, add_generation_prompt=True) == case["text"]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from family_shapes import SHAPES  # noqa: E402
 from llamacpu.chat.builtin import BUILTINS, source_of  # noqa: E402
 from reference_llama import ReferenceLlama  # noqa: E402
 from reference_model import ReferenceModel  # noqa: E402
-from template_cases import SNIPPETS  # noqa: E402
+from template_cases import DAY, SNIPPETS  # noqa: E402
 from test_templates import CONVERSATIONS, TOOLS  # noqa: E402
 from tiny_models import VARIANTS, write_model  # noqa: E402
 from tiny_tokenizers import spm_vocabulary  # noqa: E402
@@ -101,7 +102,7 @@ def templates() -> list[dict[str, Any]]:
                         add_generation_prompt=True,
                         **SPECIAL,
                     )
-                    case["text"] = texts[0]
+                    case["text"] = texts[0].replace(str(date.today()), str(DAY.date()))
                 except Exception as error:
                     case["error"] = str(error) if type(error).__module__.startswith("jinja2") else ""
                 cases.append(case)

@@ -47,7 +47,7 @@ class Scheduler:
         self.shares = shares
         self._pace = pace
         # What steps without prompts cost, and the tokens of the last step, None if some were of prompts.
-        self.cost = StepCost()
+        self.cost: StepCost = StepCost()
         self.decoded: int | None = None
         self._owner = owner
         self._duty = duty_of(model)
