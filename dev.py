@@ -87,9 +87,9 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
     ).stdout.split()  # fmt: skip
     # The matrices of the references are small: threads of NumPy's library would mostly spin and wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Each process gets one file at a time. One process more than there are cores, since many tests wait for a browser
+    # Each process gets one file at a time. Two processes more than there are cores, since many tests wait for a browser
     # or another process; more would only make tests of threads wait for each other.
-    workers = ("--numprocesses", str(min(os.cpu_count() or 1, 4) + 1), "--dist", "loadfile", "--no-loadscope-reorder")
+    workers = ("--numprocesses", str(min(os.cpu_count() or 1, 4) + 2), "--dist", "loadfile", "--no-loadscope-reorder")
     pytest = (PYTHON, "-m", "pytest", "-rfER", *workers, *RERUNS)
     # Reading the files without a marked test takes as long as running some of them.
     files = [

@@ -135,7 +135,7 @@ def test_without_a_cache_everything_is_computed(model: Model) -> None:
 def test_requests_that_come_together_share_what_one_of_them_computes(model: Model) -> None:
     prompts = [[*SYSTEM, 600 + number, 601] for number in range(10)]
     with Engine(model) as engine:
-        answers = [request.read() for request in [ask(engine, prompt) for prompt in prompts]]
+        answers = [request.read() for request in [ask(engine, prompt, draft=None) for prompt in prompts]]
         assert [answer.content for answer in answers] == [alone(model, prompt, 20) for prompt in prompts]
         assert sorted(answer.result.cached_tokens for answer in answers) == [0] + 9 * [len(SYSTEM)]
         # The system prompt once, and of each request its own tokens.
