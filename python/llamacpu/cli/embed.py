@@ -42,7 +42,7 @@ _LINES_AHEAD = 64
 @click.option(
     "--task",
     type=click.Choice(["query", "document"]),
-    help="Put the model's prefix for queries, or for documents, before every text.",
+    help="Put the prefix for queries, or for documents, before every text: the adapter's, or the model's.",
 )
 @click.option("--prefix", help="Put this text before every text.")
 @click.option("--no-truncate", is_flag=True, help="Refuse texts that are too long, instead of truncating them.")

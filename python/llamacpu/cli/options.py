@@ -117,8 +117,9 @@ draft_model: Decorator = click.option(
     "--draft-model",
     metavar="FILE",
     shell_complete=complete_files,
-    help="Speculative decoding, the same text faster, with a drafter (DFlash, EAGLE-3), a smaller model with the same "
-    "vocabulary, or the layers for multi-token prediction in the model's own file (self).",
+    help="Speculative decoding, the same text faster, with a drafter (DFlash, EAGLE-3, Gemma 4's "
+    "assistant), a smaller model with the same vocabulary, or the layers for multi-token prediction in the model's "
+    "own file (self).",
 )
 no_draft: Decorator = click.option("--no-draft", is_flag=True, help="Turn off speculative decoding.")
 as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
