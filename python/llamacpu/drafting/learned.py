@@ -237,21 +237,25 @@ class _BlockDrafter(_StateDrafter):
             self._reader.lose()
 
     def propose(self, count: int) -> Sequence[int]:
-        """The most likely tokens at the masked positions, as long as the drafter is fairly sure of all of them."""
+        """The most likely tokens at the masked positions, as long as the drafter is fairly sure of all of them.
+
+        A block ends with the last token that is wanted: every masked position costs a row of all its products.
+        """
         drafter, plan, reader = self._drafter, self._drafter.plan, self._reader
         reader.cut(self._session.position)
         if reader.waiting.end < self._session.position:
             return []
         self.read(self._text[-1])
         held = reader.own.position
-        rows = drafter.embed([self._text[-1], *[plan.mask] * (plan.block - 1)])
+        masked = min(count, plan.block - 1)
+        rows = drafter.embed([self._text[-1], *[plan.mask] * masked])
         if not _is_finite(rows):
             return []
-        own, states = drafter.step(reader.own, rows, "causal" if plan.causal else "together", plan.block, self._cancel)
+        own, states = drafter.step(reader.own, rows, "causal" if plan.causal else "together", 1 + masked, self._cancel)
         reader.own.truncate(held)
         proposed: list[int] = []
         chance = 0.0
-        for logits in drafter.logits(own[1 : 1 + count], states[1, 1 : 1 + count]):
+        for logits in drafter.logits(own[1:], states[1, 1:]):
             best = likely(logits, chance, self._owner.least_chance)
             if best is None:
                 break
