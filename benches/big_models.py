@@ -46,6 +46,7 @@ class Shape:
     latent: int = 0
     rotated: int = 0
     attention_period: int = 1
+    predicting: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -95,6 +96,16 @@ SHAPES = {
             "ssm.inner_size": 4096,
         },
     ),
+    # The same with its layer for multi-token prediction, which is counted among the layers.
+    "qwen3-next-80b-a3b-5-layers": Shape(
+        "qwen3next", 5, 2048, 16, 2, 256, 5120, 151936, 262144, 1e7, head_norms=True, rotated=64, attention_period=4,
+        predicting=1, experts=512, expert_feed_forward=512, shared_feed_forward=512,
+        extra={
+            "expert_used_count": 10, "expert_shared_feed_forward_length": 512, "full_attention_interval": 4,
+            "ssm.conv_kernel": 4, "ssm.state_size": 128, "ssm.group_count": 16, "ssm.time_step_rank": 32,
+            "ssm.inner_size": 4096, "nextn_predict_layers": 1,
+        },
+    ),
     "bge-small": Shape("bert", 12, 384, 12, 12, 32, 1536, 30522, 512),
 }  # fmt: skip
 
@@ -118,11 +129,18 @@ def matrices(shape: Shape) -> Iterator[Sizes]:
         mixer = recurrent(shape) if is_recurrent(shape, layer) else attention(shape)
         for name, sizes in (*mixer, *network(shape, layer)):
             yield f"blk.{layer}.{name}", sizes
+        if predicts(shape, layer):
+            yield f"blk.{layer}.nextn.eh_proj", (shape.width, 2 * shape.width)
 
 
 def is_recurrent(shape: Shape, layer: int) -> bool:
-    """Return whether a layer is recurrent: all but the last of every `attention_period`."""
-    return (layer + 1) % shape.attention_period != 0
+    """Return whether a layer is recurrent: all but the last of every `attention_period`, and those that predict."""
+    return (layer + 1) % shape.attention_period != 0 and not predicts(shape, layer)
+
+
+def predicts(shape: Shape, layer: int) -> bool:
+    """Return whether a layer is one for multi-token prediction."""
+    return layer >= shape.layers - shape.predicting
 
 
 def recurrent(shape: Shape) -> Iterator[Sizes]:
@@ -213,6 +231,8 @@ def vectors(shape: Shape) -> Iterator[tuple[str, int, float]]:
             continue
         for name in ("attn_q_norm", "attn_k_norm") if shape.head_norms else ():
             yield f"{block}.{name}.weight", shape.head_size, 1.0
+        for name in ("enorm", "hnorm", "shared_head_norm") if predicts(shape, layer) else ():
+            yield f"{block}.nextn.{name}.weight", shape.width, 1.0
         if shape.latent:
             yield f"{block}.attn_kv_a_norm.weight", shape.latent, 1.0
 

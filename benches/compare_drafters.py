@@ -1,11 +1,12 @@
 """What a pass with proposals of a drafter costs, beside llama-server with the same files.
 
-    python benches/compare_drafters.py MODEL.gguf eagle3|dflash|mtp DRAFTER.gguf --llama-server PATH/llama-server
+    python benches/compare_drafters.py MODEL.gguf eagle3|dflash|mtp DRAFTER.gguf|self --llama-server PATH/llama-server
 
-benches/big_drafters.py writes drafters; "mtp" is what llama-server calls Gemma 4's assistant. Their proposals are right
-only by chance: every pass proposes tokens, verifies them and keeps one token, so the price of a pass in passes without
-a drafter is also the number of tokens that a pass would have to keep to gain anything. Plain text, then text with the
-drafter, of both programs in turn; the best round of each counts.
+benches/big_drafters.py writes drafters; "mtp" is what llama-server calls multi-token prediction, by layers in the file
+of the model ("self"; the shape qwen3-next-80b-a3b-5-layers of benches/big_models.py has one) or Gemma 4's assistant.
+Their proposals are right only by chance: every pass proposes tokens, verifies them and keeps one token, so the price of
+a pass in passes without a drafter is also the number of tokens that a pass would have to keep to gain anything. Plain
+text, then text with the drafter, of both programs in turn; the best round of each counts.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("kind", choices=["eagle3", "dflash", "mtp"])
-    parser.add_argument("drafter", type=Path)
+    parser.add_argument("drafter")
     parser.add_argument("--llama-server", type=Path, required=True)
     parser.add_argument("--proposals", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=16)
@@ -75,7 +76,8 @@ def main() -> None:
     given = parser.parse_args()
     threads = str(given.threads)
     plain = [str(given.llama_server), "-m", str(given.model), "-t", threads, "-tb", threads, "-c", "512", "-np", "1"]
-    speculative = ["--spec-type", f"draft-{given.kind}", "-md", str(given.drafter), "-td", threads, "-tbd", threads]
+    speculative = ["--spec-type", f"draft-{given.kind}", "-td", threads, "-tbd", threads]
+    speculative += [] if given.drafter == "self" else ["-md", given.drafter]
     speculative += ["--spec-draft-n-max", str(given.proposals), "--spec-draft-p-min", "0"]
     servers = [start(plain)]
     best = [float("inf")] * 4
