@@ -179,6 +179,10 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(30)
             pieces = 0
             self.chunk({"role": "assistant", "content": ""})
+            for progress in PROGRESS.get(word, ()):
+                self.chunk({"content": ""}, prompt_progress={"total": 400, "cache": 8, "time_ms": 1, **progress})
+                self.server.go.wait(60)
+                self.server.go.clear()
             for kind, text in ANSWERS.get(word, plain)(continues, self.server.asked):
                 self.chunk({kind: text})
                 pieces += 1
@@ -264,6 +268,11 @@ def long(continues: bool, asked: list[Any]) -> Pieces:
         text = f"### Part {number}\n\nSome words about *part* {number}.\n\n```python\nvalue = {number}\n```\n\n"
         yield from (("content", text[at : at + 16]) for at in range(0, len(text), 16))
 
+
+PROGRESS: dict[str, list[dict[str, Any]]] = {
+    "progress": [{"processed": 8}, {"processed": 8, "pictures": {"total": 2, "encoded": 1.25}}, {"processed": 391}]
+}
+"""What is told before an answer; each waits for `go`."""
 
 ANSWERS = {
     "rich": rich, "hostile": hostile, "endless": endless, "think": think, "short": short, "cut": short, "long": long,

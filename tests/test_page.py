@@ -32,6 +32,7 @@ def test_an_answer_streams_into_the_page(chat: Chat) -> None:
         "messages": [{"role": "user", "content": "rich, please"}],
         "stream": True,
         "stream_options": {"include_usage": True},
+        "return_progress": True,
     }
 
 
@@ -92,6 +93,16 @@ def test_an_answer_is_stopped_before_its_first_word(chat: Chat) -> None:
     # The next message does not leave two messages of one role behind each other.
     chat.say("Again")
     assert [m["role"] for m in chat.api.asked[-1]["messages"]] == ["user"]
+
+
+def test_how_much_of_the_prompt_is_read_is_shown(chat: Chat) -> None:
+    chat.type("progress")
+    for words in ("Reading the prompt… 2 %", "Looking at picture 2 of 2…", "Reading the prompt… 97 %"):
+        chat.until(f"document.querySelector('.waiting')?.textContent.startsWith('{words}')")
+        chat.api.go.set()
+    chat.done()
+    assert chat.api.asked[-1]["return_progress"] is True
+    assert chat.page.locator(".waiting").count() == 0
 
 
 def test_retry_makes_another_version(chat: Chat) -> None:

@@ -119,7 +119,7 @@ def test_settings_are_sent_and_kept(chat: Chat) -> None:
     chat.page.get_by_role("button", name="Reset").click()
     chat.page.get_by_role("button", name="Save").click()
     chat.say("Hello")
-    assert set(chat.api.asked[-1]) == {"model", "messages", "stream", "stream_options"}
+    assert set(chat.api.asked[-1]) == {"model", "messages", "stream", "stream_options", "return_progress"}
 
 
 def test_wrong_settings_are_refused_in_the_dialog(chat: Chat) -> None:

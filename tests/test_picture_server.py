@@ -78,6 +78,30 @@ def test_every_api_shows_the_same_picture(client: Any) -> None:
     assert all(token < 1 << 31 for token in one["context"])
 
 
+def test_the_progress_of_pictures_is_told_before_that_of_their_tokens(client: Any) -> None:
+    parts = [{"type": "image_url", "image_url": {"url": url((40, 40), shift)}} for shift in (91, 92)]
+    body = {"messages": [{"role": "user", "content": parts}], "max_tokens": 1, "stream": True, "return_progress": True}
+
+    def reports() -> list[Any]:
+        lines = post(client, "/v1/chat/completions", **body).text.split("\n\n")
+        found = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+        return [chunk["prompt_progress"] for chunk in found if "prompt_progress" in chunk]
+
+    found = reports()
+    seen = [report["pictures"] for report in found if "pictures" in report]
+    assert found[1 : 1 + len(seen)] == [report for report in found if "pictures" in report]
+    assert {picture["total"] for picture in seen} == {2}
+    encoded = [picture["encoded"] for picture in seen]
+    assert encoded == sorted(encoded)
+    assert encoded[0] < 1
+    assert 1 in encoded
+    assert encoded[-1] == 2
+    assert {report["processed"] for report in found[: 1 + len(seen)]} == {found[0]["cache"]}
+    assert found[-1]["processed"] == found[-1]["total"]
+    # A picture that was encoded for an earlier question is not encoded again.
+    assert not any(report.get("pictures", {}).get("encoded", 2) % 1 for report in reports())
+
+
 def test_pictures_that_cannot_be_read_are_errors_of_the_request(client: Any) -> None:
     for given, word in [
         ("data:image/png;base64,AAAA", "picture"), ("/etc/passwd", "not allowed"),

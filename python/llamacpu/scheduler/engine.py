@@ -26,14 +26,16 @@ from llamacpu.engine.model import EngineModel
 from llamacpu.families.memory import state_bytes
 from llamacpu.generation.generate import draft_from
 from llamacpu.scheduler.admission import Queue
+from llamacpu.scheduler.channel import Channel
 from llamacpu.scheduler.desk import Desk, EngineState
 from llamacpu.scheduler.memory import Memory, default_limit
 from llamacpu.scheduler.pace import Pace
 from llamacpu.scheduler.prefix_cache import PrefixCache
 from llamacpu.scheduler.prefix_files import PrefixFiles
 from llamacpu.scheduler.prefixes import Prefixes
+from llamacpu.scheduler.progress import Reporter
 from llamacpu.scheduler.quiet_drafts import QuietDraft
-from llamacpu.scheduler.requests import Request, Work
+from llamacpu.scheduler.requests import Request, Told, Work
 from llamacpu.scheduler.scheduler import Scheduler
 from llamacpu.scheduler.session import ScheduledModel
 from llamacpu.scheduler.shares import Shares
@@ -171,6 +173,7 @@ class Engine:
         draft: Drafts = "auto",
         on_prompt: PromptProgress | None = None,
         on_picture: PictureProgress | None = None,
+        reports: bool = False,
         lora: Iterable[LoraUse] | None = None,
         control_vectors: Iterable[ControlVectorUse] | None = None,
         **settings: Any,
@@ -187,6 +190,7 @@ class Engine:
                    what makes a step hardly longer
         on_prompt  called with how much of the prompt has been processed, in a thread of the engine
         on_picture called with how many of its pictures have been encoded, as in `generate`
+        reports    whether `Request.next_async` gives these two as `PromptReport`s, in order with the answer
         lora, control_vectors  what the request goes through, as for `Model.session`; requests with different adapters
                    run in the same steps. `None` for the default of the model
         settings   the fields of a `Question`, if `prompt` is not one: max_tokens, sampling, stop, ...
@@ -212,10 +216,14 @@ class Engine:
         drafts = draft_from(draft)
         if drafts is not None:
             drafts = QuietDraft(drafts, self._desk.company, self._scheduler.cost)
+        channel: Channel[Told] = Channel()
+        if reports:
+            reporter = Reporter(lambda report: channel.put(Told(None, (), report)), on_prompt, on_picture)
+            on_prompt, on_picture = reporter.on_prompt, reporter.on_picture
         running = answer(
             session, question, overflow=overflow, draft=drafts, on_prompt=on_prompt, on_picture=on_picture, cancel=token
         )
-        work = Work(client, question.prompt, session, running, token, timeout, cancel is not None)
+        work = Work(client, question.prompt, session, running, token, timeout, cancel is not None, channel)
         self._desk.submit(work)
         return Request(work, self._scheduler.poke)
 

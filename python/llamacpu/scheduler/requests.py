@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from llamacpu.answers import Answer, RunningAnswer
-from llamacpu.answers.reading import Event, Piece
+from llamacpu.answers.reading import Event, Piece, ToolCall
 from llamacpu.scheduler.channel import Channel
 
 if TYPE_CHECKING:
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from llamacpu.engine.interfaces import CancelToken
     from llamacpu.generation import GeneratedToken, GenerationResult
+    from llamacpu.scheduler.progress import PromptReport
     from llamacpu.scheduler.session import ScheduledSession
 
-__all__ = ["Request", "RequestState", "Work"]
+__all__ = ["Request", "RequestState", "Told", "Work"]
 
 RequestState = Literal["queued", "running", "finished", "failed"]
 """finished: there is an answer, possibly cut short by a cancel or a timeout; failed: there is an error."""
@@ -31,6 +32,7 @@ class Told(NamedTuple):
 
     event: Event | None
     tokens: Sequence[GeneratedToken]
+    report: PromptReport | None = None
 
 
 class Work:
@@ -41,6 +43,7 @@ class Work:
     token     the token that cancels it
     deadline  when it times out, by the monotonic clock
     stoppable whether a caller's token, which has to be polled, may stop it too
+    channel   where the answer goes, after reports on the prompt, if they are wanted
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Work:
         token: CancelToken,
         timeout: float | None,
         stoppable: bool,
+        channel: Channel[Told],
     ) -> None:
         self.number: int = next(_numbers)
         self.client = client
@@ -65,7 +69,7 @@ class Work:
         self.stoppable = stoppable
         self.state: RequestState = "queued"
         self.error: BaseException | None = None
-        self.channel: Channel[Told] = Channel()
+        self.channel = channel
 
     def write(self) -> None:
         """Write the answer; ends with an answer or an error, and never raises."""
@@ -136,9 +140,10 @@ class Request(Iterator[Event]):
 
     def __next__(self) -> Event:
         """Wait for the next piece of content or reasoning, or tool call. Raises the request's error if it failed."""
-        while (event := self._next()) is None:
-            self._work.channel.wait()
-        return event
+        while not isinstance(told := self._next(), Piece | ToolCall):
+            if told is None:
+                self._work.channel.wait()
+        return told
 
     def __aiter__(self) -> Request:
         """The request itself."""
@@ -150,12 +155,24 @@ class Request(Iterator[Event]):
         Cancelling the task cancels the request.
         """
         while True:
+            told = await self.next_async()
+            if told is None:
+                raise StopAsyncIteration
+            if isinstance(told, Piece | ToolCall):
+                return told
+
+    async def next_async(self) -> Event | PromptReport | None:
+        """Wait for the next event, or the next report on the prompt if it was submitted with `reports`.
+
+        Returns None at the end. Raises the request's error if it failed. Cancelling the task cancels the request.
+        """
+        while True:
             try:
-                event = self._next()
+                told = self._next()
             except StopIteration:
-                raise StopAsyncIteration from None
-            if event is not None:
-                return event
+                return None
+            if told is not None:
+                return told
             await self._wait("item")
 
     def text(self) -> Iterator[str]:
@@ -237,13 +254,13 @@ class Request(Iterator[Event]):
         work = self._work
         return (monotonic() if work.started is None else work.started) - work.submitted
 
-    def _next(self) -> Event | None:
-        """Return the next event if there is one, else None. Raises StopIteration at the end."""
+    def _next(self) -> Event | PromptReport | None:
+        """Return the next event or report if there is one, else None. Raises StopIteration at the end."""
         channel = self._work.channel
         while (told := channel.take()) is not None:
             self.reading.note(told.tokens)
-            if told.event is not None:
-                return told.event
+            if (found := told.event or told.report) is not None:
+                return found
         if channel.ended:
             if self._work.error is not None:
                 raise self._work.error

@@ -100,11 +100,16 @@ class GuardedRun(Run):
 
     async def __anext__(self) -> Step:
         """Return the next event, once the whole answer has been judged. Raises ApiError."""
+        found = await self.advance()
+        if found is None:
+            raise StopAsyncIteration
+        return found
+
+    async def advance(self) -> Step | None:
+        """Return the next event; reports on the prompt are not passed on, as nothing is before the guard has judged."""
         if self._steps is None:
             self._steps = await self._judged()
-        if self._steps:
-            return self._steps.pop(0)
-        raise StopAsyncIteration
+        return self._steps.pop(0) if self._steps else None
 
     async def read(self) -> End:
         """Wait for the end and return it. Raises ApiError."""

@@ -44,11 +44,14 @@ _OWN_VARIABLES = {"self", "messages", "tools", "control_tokens", "add_generation
 class Use:
     """A model in use by a request. It stays in memory until the request ends, or longer for a stream after `keep`."""
 
-    def __init__(self, state: State, served: Served, client: str, lora: Sequence[Any] | None = None) -> None:
+    def __init__(
+        self, state: State, served: Served, client: str, lora: Sequence[Any] | None = None, reports: bool = False
+    ) -> None:
         self.served = served
         self._state = state
         self._client = client
         self._lora = lora
+        self._reports = reports
         self._kept = False
         self._said: list[list[dict[str, Any]]] = []
 
@@ -80,7 +83,7 @@ class Use:
 
     def _start(self, question: Question, timeout: float | None, overflow: Overflow) -> Run:
         try:
-            return Run(self.served.submit(question, self._client, timeout, overflow, self._lora))
+            return Run(self.served.submit(question, self._client, timeout, overflow, self._lora, self._reports))
         except Exception as error:
             raise told(error) from error
 
@@ -109,7 +112,9 @@ async def using(call: Call, name: str | None) -> AsyncIterator[Use]:
     try:
         lora = getattr(call.body, "lora", None)
         served.adapters.chosen(lora)  # a number that does not exist is an error of the request
-        yield Use(call.state, served, call.client, lora)
+        body = call.body
+        reports = bool(getattr(body, "stream", None) and getattr(body, "return_progress", None))
+        yield Use(call.state, served, call.client, lora, reports)
     finally:
         call.state.models.give_back(served)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers.reading import Piece
+from llamacpu.scheduler import PromptReport
 from llamacpu.server.errors import ApiError, told
 
 if TYPE_CHECKING:
@@ -53,15 +54,26 @@ class Run:
 
     async def __anext__(self) -> Step:
         """Return the next step. Raises ApiError if the answer failed."""
+        while True:
+            found = await self.advance()
+            if found is None:
+                raise StopAsyncIteration
+            if isinstance(found, Step):
+                return found
+
+    async def advance(self) -> Step | PromptReport | None:
+        """Return the next step, or report on the prompt if they are wanted; None at the end. Raises ApiError."""
         if self.end is None:
             try:
-                event = await anext(self.request, None)
-                if event is not None:
-                    return Step(event, self.request.reading.taken())
+                found = await self.request.next_async()
+                if isinstance(found, PromptReport):
+                    return found
+                if found is not None:
+                    return Step(found, self.request.reading.taken())
                 self.end = End(self.request.answer, self.request.reading.taken())
             except Exception as error:
                 raise told(error) from error
-        raise StopAsyncIteration
+        return None
 
     async def read(self) -> End:
         """Wait for the end and return it, with all tokens of the answer. Raises ApiError."""

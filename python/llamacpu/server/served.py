@@ -90,8 +90,11 @@ class Served:
         timeout: float | None = None,
         overflow: Overflow = "error",
         lora: Sequence[Any] | None = None,
+        reports: bool = False,
     ) -> Request:
         """Start to answer a question; timeout: seconds; lora: the adapters that the request names.
+
+        reports: whether the request tells how much of its prompt is processed.
 
         Raises what `Engine.submit` raises.
         """
@@ -99,7 +102,7 @@ class Served:
         seconds = min(timeout or longest, longest)
         adapters = self.adapters.chosen(lora)
         return self.engine.submit(
-            question, client=client, timeout=seconds, overflow=overflow, lora=adapters,
+            question, client=client, timeout=seconds, overflow=overflow, reports=reports, lora=adapters,
             draft="auto" if self._draft is None else self._draft,
         )  # fmt: skip
 

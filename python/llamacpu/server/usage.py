@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llamacpu.generation import GenerationResult
+    from llamacpu.scheduler import PromptReport
 
-__all__ = ["finish_reason", "timings_of", "usage_of"]
+__all__ = ["finish_reason", "progress_of", "timings_of", "usage_of"]
 
 
 def usage_of(results: Sequence[GenerationResult], reasoning: int = 0) -> dict[str, Any]:
@@ -42,6 +43,20 @@ def timings_of(result: GenerationResult) -> dict[str, Any]:
         "draft_n": timings.drafted_tokens,
         "draft_n_accepted": timings.accepted_tokens,
     }
+
+
+def progress_of(report: PromptReport) -> dict[str, Any]:
+    """Return how much of a prompt is processed under llama-server's names; `pictures` is ours, while any is encoded."""
+    found: dict[str, Any] = {
+        "total": report.total,
+        "cache": report.cached,
+        "processed": report.processed,
+        "time_ms": int(report.seconds * 1000),
+    }
+    if report.pictures is not None:
+        encoded, pictures = report.pictures
+        found["pictures"] = {"total": pictures, "encoded": encoded}
+    return found
 
 
 def finish_reason(reason: str) -> str:

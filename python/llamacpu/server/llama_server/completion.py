@@ -11,6 +11,7 @@ from llamacpu.answers.log_probabilities import LogProbabilities
 from llamacpu.answers.reading import Piece
 from llamacpu.chat.shown import text_with_media
 from llamacpu.multimodal.sequences import text_ids
+from llamacpu.scheduler import PromptReport
 from llamacpu.server.errors import invalid
 from llamacpu.server.llama_server.requests import Completion, Infill, MediaPrompt, NativeFields
 from llamacpu.server.openai.requests import stops
@@ -18,7 +19,7 @@ from llamacpu.server.prompts import Use, check_schema, text_questions, using
 from llamacpu.server.running import stop_all
 from llamacpu.server.single import one_answer
 from llamacpu.server.streams import JsonResponse, server_sent, while_connected
-from llamacpu.server.usage import timings_of
+from llamacpu.server.usage import progress_of, timings_of
 from llamacpu.text.infill import can_infill, infill_prompt
 
 if TYPE_CHECKING:
@@ -119,9 +120,11 @@ class _Teller:
         return self._last(end, end.answer.content, end.tokens)
 
     async def pieces(self, run: Run) -> AsyncIterator[str]:
-        async for step in run:
-            if isinstance(step.event, Piece):
-                yield server_sent(self._piece(step.event.text, step.tokens))
+        while (told := await run.advance()) is not None:
+            if isinstance(told, PromptReport):
+                yield server_sent({**self._piece("", ()), "prompt_progress": progress_of(told)})
+            elif isinstance(told.event, Piece):
+                yield server_sent(self._piece(told.event.text, told.tokens))
         assert run.end is not None
         yield server_sent(self._last(run.end, "", run.end.tokens))
 

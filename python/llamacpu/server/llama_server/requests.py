@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from llamacpu.server.bodies import Body
-from llamacpu.server.openai.requests import Message, Stop, Tool
+from llamacpu.server.openai.requests import Message, Progress, Stop, Tool
 from llamacpu.server.sampling_fields import LoraScale, SamplingFields
 
 __all__ = [
@@ -42,6 +42,7 @@ class NativeFields(SamplingFields):
     n_predict: Annotated[int, Field(ge=-2, le=1 << 31)] | None = None
     max_tokens: Annotated[int, Field(ge=-2, le=1 << 31)] | None = None
     stream: bool | None = None
+    return_progress: Progress = None
     stop: Stop = None
     n_probs: Annotated[int, Field(ge=0, le=100)] | None = None
     n_keep: Annotated[int, Field(ge=-1, le=1 << 31)] | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from llamacpu.scheduler import PromptReport
 from llamacpu.server.errors import ApiError
 from llamacpu.server.running import stop_all
 from llamacpu.server.streams import JsonResponse, Stream, server_sent, while_connected
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from llamacpu.server.running import End, Run, Step
 
 __all__ = ["answered"]
+
+Told: TypeAlias = "Step | PromptReport"
 
 
 async def answered(
@@ -67,7 +70,9 @@ async def _chunks(runs: Sequence[Run], choices: Sequence[Choice], usage: bool) -
             yield server_sent(chunk)
     async for place, found in _together(runs):
         choice = choices[place]
-        if found is not None:
+        if isinstance(found, PromptReport):
+            chunks = [choice.progress(found)]
+        elif found is not None:
             chunks = choice.chunk(found.event, found.tokens)
         else:
             end = runs[place].end
@@ -83,19 +88,19 @@ async def _chunks(runs: Sequence[Run], choices: Sequence[Choice], usage: bool) -
     yield server_sent("[DONE]")
 
 
-async def _together(runs: Sequence[Run]) -> AsyncIterator[tuple[int, Step | None]]:
-    """Yield the steps of several runs as they arrive, each with the index of its run; None marks the end of a run."""
+async def _together(runs: Sequence[Run]) -> AsyncIterator[tuple[int, Told | None]]:
+    """Yield what several runs tell as it arrives, each with the index of its run; None marks the end of a run."""
     if len(runs) == 1:
-        async for step in runs[0]:
-            yield 0, step
+        while (told := await runs[0].advance()) is not None:
+            yield 0, told
         yield 0, None
         return
-    queue: asyncio.Queue[tuple[int, Step | None] | ApiError] = asyncio.Queue()
+    queue: asyncio.Queue[tuple[int, Told | None] | ApiError] = asyncio.Queue()
 
     async def pump(place: int, run: Run) -> None:
         try:
-            async for step in run:
-                queue.put_nowait((place, step))
+            while (told := await run.advance()) is not None:
+                queue.put_nowait((place, told))
             queue.put_nowait((place, None))
         except ApiError as error:
             queue.put_nowait(error)

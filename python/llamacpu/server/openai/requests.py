@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from llamacpu.server.bodies import Body
 from llamacpu.server.sampling_fields import SamplingFields
 
-__all__ = ["ChatRequest", "CompletionRequest", "EmbeddingRequest", "Message", "Stop", "Tool", "stops"]
+__all__ = ["ChatRequest", "CompletionRequest", "EmbeddingRequest", "Message", "Progress", "Stop", "Tool", "stops"]
 
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 Stop = Text | Annotated[list[Text], Field(max_length=32)] | None
@@ -155,12 +155,22 @@ class StreamOptions(Body):
     include_usage: bool | None = None
 
 
+Progress = Annotated[
+    bool | None,
+    Field(
+        description="With stream, as in llama-server: while the prompt is processed, chunks without text say in "
+        "prompt_progress how many of its tokens are (total, cache, processed, time_ms) and pictures are encoded."
+    ),
+]
+
+
 class Common(SamplingFields):
     """Fields shared by chat and text completions."""
 
     model: str | None = Field(None, max_length=500)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    return_progress: Progress = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     stop: Stop = None
     logit_bias: Bias | None = None

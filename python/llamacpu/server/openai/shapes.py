@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers.chat_completions import ChatShape
-from llamacpu.answers.reading import ToolCall
+from llamacpu.answers.reading import Piece, ToolCall
 from llamacpu.answers.text_completions import TextShape
-from llamacpu.server.usage import finish_reason, timings_of, usage_of
+from llamacpu.server.usage import finish_reason, progress_of, timings_of, usage_of
 
 if TYPE_CHECKING:
     from llamacpu.answers.reading import Event
     from llamacpu.answers.responses import Shape
     from llamacpu.generation import GeneratedToken
+    from llamacpu.scheduler import PromptReport
     from llamacpu.server.running import End
 
 __all__ = ["ChatChoice", "Choice", "TextChoice"]
@@ -54,6 +55,10 @@ class Choice:
                 return []
             self._called = True
         return [self._shape.chunk(event, tokens)]
+
+    def progress(self, report: PromptReport) -> Response:
+        """Return the chunk that says how much of the prompt is processed; it has no text."""
+        return {**self._shape.chunk(Piece("content", ""), ()), "prompt_progress": progress_of(report)}
 
     def end(self, end: End) -> list[Response]:
         """Return the chunks after the answer."""

@@ -10,6 +10,8 @@ export class Generation {
   message;
   /** What the page says while no token has come. */
   started = performance.now();
+  /** How much of the prompt is read, as the server told it last; null before that. */
+  progress = null;
   #controller = new AbortController();
   #first = 0;
   #last = 0;
@@ -54,11 +56,12 @@ export class Generation {
     const { conversation, message } = this;
     const messages = requestMessages(conversation, message.id);
     const more = beginning ? { add_generation_prompt: false, continue_final_message: true } : {};
-    return { model: message.model, messages, ...conversation.settings, ...more };
+    return { model: message.model, messages, ...conversation.settings, ...more, return_progress: true };
   }
 
   #take(chunk) {
     const { message } = this;
+    if (chunk.prompt_progress) this.progress = chunk.prompt_progress;
     const choice = chunk.choices?.[0];
     const delta = choice?.delta ?? {};
     const now = performance.now();
@@ -121,6 +124,17 @@ export class Generation {
   get rate() {
     const seconds = (performance.now() - this.#first) / 1000;
     return this.#pieces > 4 && seconds > 0.3 ? (this.#pieces - 1) / seconds : null;
+  }
+
+  /** What the server does while no token has come. */
+  get doing() {
+    const { total, processed, pictures } = this.progress ?? {};
+    if (pictures?.encoded < pictures?.total) {
+      const number = Math.floor(pictures.encoded) + 1;
+      return pictures.total > 1 ? `Looking at picture ${number} of ${pictures.total}…` : "Looking at the picture…";
+    }
+    const share = total > 0 && processed >= 0 ? ` ${Math.floor((100 * Math.min(processed, total)) / total)} %` : "";
+    return `Reading the prompt…${share}`;
   }
 
   get waiting() {

@@ -82,7 +82,7 @@ export class MessageView {
     }
     if (waiting) {
       const seconds = Math.floor((performance.now() - generation.started) / 1000);
-      this.#waiting.lastChild.textContent = seconds < 2 ? "Reading the prompt…" : `Reading the prompt… ${seconds} s`;
+      this.#waiting.lastChild.textContent = seconds < 2 ? generation.doing : `${generation.doing} ${seconds} s`;
     }
     this.#problem?.remove();
     this.#problem = null;
