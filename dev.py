@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools.development.jobs import ROOT, SCRIPTS, TIMES, VENV, Job, run, show_times
@@ -79,8 +80,13 @@ RERUNS = ("--reruns", "1")
 RUST_TESTS = ("cargo", "test", "--quiet", "--profile", "fast", "--workspace", "--tests")
 
 
-def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruction_set")) -> None:
-    """Run the Python tests: all with the best instruction set, a part of the marked ones with every other."""
+def python_tests(
+    arguments: list[str], marked: tuple[str, ...] = ("-m", "instruction_set"), unfinished: Sequence[Job] = ()
+) -> None:
+    """Run the Python tests: all with the best instruction set, a part of the marked ones with every other.
+
+    Of jobs that are `unfinished`, the output is shown and the statuses count as those of the tests do.
+    """
     names = subprocess.run(
         [str(PYTHON), "-c", "from llamacpu import _native; print(*_native.cpu_facts()['available'])"],
         cwd=ROOT, check=True, capture_output=True, text=True,
@@ -108,8 +114,11 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
     way = ("nice", "-n", "5") if shutil.which("nice") else ()
     one = (PYTHON, "-m", "pytest", "-rfER", *RERUNS, *marked, *(arguments or files))
     found: list[int] = []
+    failed: list[str] = []
 
     def others() -> None:
+        # The unfinished jobs keep a core busy until they end.
+        failed.extend(job.shown for job in unfinished if job.end() != 0)
         for name in names[:-1]:
             found.append(Job(*way, *one, background=True, LLAMACPU_ISA=name).end())
 
@@ -120,6 +129,9 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
     beside.join()
     all_well = all_well and len(found) == len(names) - 1 and all(status in (0, *allowed) for status in found)
     show_times()
+    if failed:
+        all_well = False
+        print("failed:", *failed, sep="\n")
     # The suite's own summary is the last word.
     print(suite.last_line.decode(errors="replace"), end="", flush=True)
     if not all_well:
@@ -383,7 +395,7 @@ def thorough() -> None:
 
 
 def ci() -> None:
-    """What continuous integration runs before test: Arm under qemu (with its compiler), lints, neighbours."""
+    """Everything that continuous integration runs: Arm under qemu (with its compiler), lints, neighbours, tests."""
     packages = float(os.environ.get("LLAMACPU_CI_PACKAGES", "0"))
     TIMES.append((packages, 0.0, "apt-get"))
 
@@ -405,9 +417,16 @@ def ci() -> None:
     packages_of_neighbours.wait()
     jobs.append(beside("neighbours", LLAMACPU_PROFILE="none"))
     os.environ["LLAMACPU_PROFILE"] = "none"
-    lint()
-    for job in jobs:
-        job.wait()
+    try:
+        lint()
+        test_build_and_rust()
+    except SystemExit:
+        # Nothing is left running, and what the others found is shown, too.
+        for job in jobs:
+            job.end()
+        raise
+    # What takes longer than the lints goes on beside the first of the tests.
+    python_tests([], unfinished=jobs)
 
 
 def test_build_and_rust() -> None:
