@@ -173,8 +173,8 @@ def test_blocks(committed: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_logits(folder: Path, committed: dict[str, str], isa: str) -> None:
-    """All with the best set; a third with each other one, whose kernels `test_kernels` compares in every format."""
-    step = 1 if THOROUGH or isa == ISAS[-1] else 3
+    """All with the best set; a sixth with each other one, whose kernels `test_kernels` compares in every format."""
+    step = 1 if THOROUGH or isa == ISAS[-1] else 6
     code = (
         "import sys, json, pathlib, test_digests\n"
         "print(json.dumps(test_digests.logits(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))))"
