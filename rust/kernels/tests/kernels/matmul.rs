@@ -214,7 +214,7 @@ fn the_largest_sums_fit_into_the_integers_of_every_instruction_set() {
 }
 
 #[test]
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
 fn the_instructions_of_amx_give_the_same_bits_as_scalar() {
     use crate::tiles::emulation;
     // SAFETY: before it is used, the process has the instructions, or emulates them.
