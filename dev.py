@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 from tools.development.jobs import ROOT, SCRIPTS, TIMES, VENV, Job, run, show_times
@@ -80,13 +79,8 @@ RERUNS = ("--reruns", "1")
 RUST_TESTS = ("cargo", "test", "--quiet", "--profile", "fast", "--workspace", "--tests")
 
 
-def python_tests(
-    arguments: list[str], marked: tuple[str, ...] = ("-m", "instruction_set"), unfinished: Sequence[Job] = ()
-) -> None:
-    """Run the Python tests: all with the best instruction set, a part of the marked ones with every other.
-
-    Of jobs that are `unfinished`, the output is shown and the statuses count as those of the tests do.
-    """
+def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruction_set")) -> None:
+    """Run the Python tests: all with the best instruction set, a part of the marked ones with every other."""
     names = subprocess.run(
         [str(PYTHON), "-c", "from llamacpu import _native; print(*_native.cpu_facts()['available'])"],
         cwd=ROOT, check=True, capture_output=True, text=True,
@@ -114,11 +108,8 @@ def python_tests(
     way = ("nice", "-n", "5") if shutil.which("nice") else ()
     one = (PYTHON, "-m", "pytest", "-rfER", *RERUNS, *marked, *(arguments or files))
     found: list[int] = []
-    failed: list[str] = []
 
     def others() -> None:
-        # The unfinished jobs keep a core busy until they end.
-        failed.extend(job.shown for job in unfinished if job.end() != 0)
         for name in names[:-1]:
             found.append(Job(*way, *one, background=True, LLAMACPU_ISA=name).end())
 
@@ -129,9 +120,6 @@ def python_tests(
     beside.join()
     all_well = all_well and len(found) == len(names) - 1 and all(status in (0, *allowed) for status in found)
     show_times()
-    if failed:
-        all_well = False
-        print("failed:", *failed, sep="\n")
     # The suite's own summary is the last word.
     print(suite.last_line.decode(errors="replace"), end="", flush=True)
     if not all_well:
@@ -396,8 +384,8 @@ def thorough() -> None:
     sanitize()
 
 
-def ci() -> None:
-    """Everything that continuous integration runs: Arm under qemu (with its compiler), lints, neighbours, tests."""
+def ci(tests: list[str]) -> None:
+    """Run lints beside Arm under qemu (with its compiler) and neighbours, then, beside their rest, a command given."""
     packages = float(os.environ.get("LLAMACPU_CI_PACKAGES", "0"))
     TIMES.append((packages, 0.0, "apt-get"))
 
@@ -419,16 +407,22 @@ def ci() -> None:
     packages_of_neighbours.wait()
     jobs.append(beside("neighbours", LLAMACPU_PROFILE="none"))
     os.environ["LLAMACPU_PROFILE"] = "none"
+    status, failed, last_line = 0, [], b""
     try:
         lint()
-        test_build_and_rust()
-    except SystemExit:
-        # Nothing is left running, and what the others found is shown, too.
-        for job in jobs:
-            job.end()
-        raise
-    # What takes longer than the lints goes on beside the first of the tests.
-    python_tests([], unfinished=jobs)
+        if tests:
+            job = Job(*tests, relayed=True)
+            status, last_line = job.end(), job.last_line
+    finally:
+        # Nothing is left running, and what the others found is shown, whatever happened.
+        failed = [job.shown for job in jobs if job.end() != 0]
+        if failed:
+            print("failed:", *failed, sep="\n")
+    show_times()
+    # The tests' own summary is the last word.
+    print(last_line.decode(errors="replace"), end="", flush=True)
+    if status or failed:
+        sys.exit(status or 1)
 
 
 def test_build_and_rust() -> None:
@@ -444,7 +438,10 @@ COMMANDS = {f.__name__: f for f in (*_DAILY, cross, emulate, miri, check, ci, th
 
 
 def main() -> None:
-    """Read the command line and run one command; arguments after test, neighbours, bench and fuzz go to pytest."""
+    """Read the command line and run one command; arguments after test, neighbours, bench and fuzz go to pytest.
+
+    Those after emulate are packages; those after ci, a command that runs the tests.
+    """
     described = "\n".join(
         f"  {name:11s}{(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()
     )
@@ -455,7 +452,7 @@ def main() -> None:
     chosen, rest = parser.parse_known_args()
     # Hundreds of processes start here; without compiled modules each compiles all that it imports.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    if chosen.command in ("test", "neighbours", "bench", "fuzz", "emulate"):
+    if chosen.command in ("test", "neighbours", "bench", "fuzz", "emulate", "ci"):
         COMMANDS[chosen.command](rest)
     elif rest:
         parser.error(f"{chosen.command} takes no arguments, got {' '.join(rest)}")
