@@ -385,7 +385,7 @@ def thorough() -> None:
 
 
 def ci(tests: list[str]) -> None:
-    """Run lints beside Arm under qemu (with its compiler) and neighbours, then, beside their rest, a command given."""
+    """Run lints and neighbours beside Arm under qemu, then a command given, beside what is left of Arm."""
     packages = float(os.environ.get("LLAMACPU_CI_PACKAGES", "0"))
     TIMES.append((packages, 0.0, "apt-get"))
 
@@ -405,19 +405,24 @@ def ci(tests: list[str]) -> None:
     compiled.wait()
     build("fast")
     packages_of_neighbours.wait()
-    jobs.append(beside("neighbours", LLAMACPU_PROFILE="none"))
+    near = beside("neighbours", LLAMACPU_PROFILE="none")
     os.environ["LLAMACPU_PROFILE"] = "none"
-    status, failed, last_line = 0, [], b""
+    status, last_line = 0, b""
+    failed: list[Job] = []
     try:
-        lint()
+        try:
+            lint()
+        finally:
+            # Beside the tests, Ray's processes would take each other for dead, which get no turn for too long.
+            failed += [near] if near.end() else []
         if tests:
             job = Job(*tests, relayed=True)
             status, last_line = job.end(), job.last_line
     finally:
         # Nothing is left running, and what the others found is shown, whatever happened.
-        failed = [job.shown for job in jobs if job.end() != 0]
+        failed += [job for job in jobs if job.end()]
         if failed:
-            print("failed:", *failed, sep="\n")
+            print("failed:", *(job.shown for job in failed), sep="\n")
     show_times()
     # The tests' own summary is the last word.
     print(last_line.decode(errors="replace"), end="", flush=True)

@@ -41,26 +41,36 @@ def url(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
     for who in ("REPLICA", "HANDLE"):
         monkeypatch.setenv(f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "0.5")
     context = ray.init(num_cpus=2, include_dashboard=False, logging_level="warning")
+    try:
+        yield from example(context.address_info["address"], log)
+    finally:
+        # A second try begins with a cluster of its own, too.
+        ray.shutdown()
+
+
+def example(cluster: str, log: Path) -> Iterator[str]:
+    """Run the example until the tests are done."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, str(ROOT / "examples" / "ray_serve.py"), str(DEMO), "--replicas", "2"]
     command += ["--port", str(port)]
-    environment = os.environ | {"RAY_ADDRESS": context.address_info["address"]}
+    environment = os.environ | {"RAY_ADDRESS": cluster}
     with (
         log.open("wb") as written,
-        subprocess.Popen(command, env=environment, stdout=written, stderr=written) as example,
+        subprocess.Popen(command, env=environment, stdout=written, stderr=written) as running,
     ):
-        # What the workers log comes out of it as well.
-        found: list[str] = []
-        while not found:
-            assert example.poll() is None, log.read_text()
-            found = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("http://")]
-            time.sleep(0.1)
-        yield found[0]
-        example.send_signal(signal.SIGTERM)
-    assert example.returncode == 0, log.read_text()
-    ray.shutdown()
+        try:
+            # What the workers log comes out of it as well.
+            found: list[str] = []
+            while not found:
+                assert running.poll() is None, log.read_text()
+                found = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("http://")]
+                time.sleep(0.1)
+            yield found[0]
+        finally:
+            running.send_signal(signal.SIGTERM)
+    assert running.returncode == 0, log.read_text()
 
 
 @pytest.fixture
