@@ -79,7 +79,8 @@ unsafe impl Tiles for Amx {
 pub fn usable() -> bool {
     let forced_away = std::env::var("LLAMACPU_ISA").is_ok_and(|name| !name.is_empty() && !name.starts_with("amx"));
     // SAFETY: in this order: the unit is there, the system saves it, the process may use it, and so it can be tried.
-    !forced_away
+    !cfg!(miri) // which has no CPUID
+        && !forced_away
         && present()
         && is_x86_feature_detected!("xsave")
         && unsafe { saved() }

@@ -14,9 +14,11 @@ use llamacpu_kernels::recurrent::{DeltaItem, DeltaNet, DeltaWeights, delta_net};
 use llamacpu_kernels::threads::Pool;
 use llamacpu_kernels::{activation, norm, rope, sampling};
 
-/// Numbers without a pattern.
-fn numbers(count: usize, step: f32) -> Vec<f32> {
-    (0..count).map(|index| (index as f32 * step).sin()).collect()
+/// Numbers from -1 to 1 without a pattern, another sequence for each seed; not sines, which differ from call to call under Miri.
+fn numbers(count: usize, seed: f32) -> Vec<f32> {
+    let hash =
+        |index: u32| (index ^ seed.to_bits()).wrapping_mul(0x9e37_79b1).rotate_left(15).wrapping_mul(0x85eb_ca77);
+    (0..count as u32).map(|index| (hash(index) as i32 >> 8) as f32 / 8_388_608.0).collect()
 }
 
 fn matrix(format: Format, rows: usize, columns: usize) -> Matrix {
