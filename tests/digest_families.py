@@ -6,8 +6,9 @@ from typing import Any
 
 from family_shapes import BASE, EXPERTS
 from llamacpu.families.config import Config
+from llamacpu.vision.config import VisionConfig
 
-__all__ = ["FAMILIES"]
+__all__ = ["ENCODERS", "FAMILIES"]
 
 _LOCAL = {"window": [12, 12, 12, 0], "rotation": ["local", "local", "local", "global"]}
 _GEMMA = _LOCAL | {
@@ -48,7 +49,20 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "glm-dsa": _LATENT | _CHOSEN | {"indexer": [True, False, True, False], "rope_scaling": "none"},
     "qwen3next": _RECURRENT | EXPERTS | {"shared_feed_forward": 24},
     "qwen35": _RECURRENT | {"recurrent_head_order": "interleaved"},
+    "qwen3vl": {
+        "rope_style": "neox", "rope_sections": [4, 2, 2], "rope_sections_alternate": True, "picture_layers": 2,
+        "query_key_norm": ["head"] * 4,
+    },
 }  # fmt: skip
 
 FAMILIES = {name: Config(**BASE | changes) for name, changes in _CHANGES.items()}
 """Every switch that these families brought, by name."""
+
+ENCODERS = {
+    "encoder of qwen3vl": VisionConfig(
+        kind="test", image_size=0, patch_size=4, embedding_length=64, layers=3, heads=2, feed_forward=96,
+        output_length=48, norm_epsilon=1e-6, positions="corners", rotation="rows_first", rope_style="neox", merge=2,
+        activation="gelu_tanh", projector=["mm.0", "mm.2"], deepstack=[0, 1],
+    ),
+}  # fmt: skip
+"""Vision encoders, by name."""

@@ -40,6 +40,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "llava": {"projector": "mlp", "image_size": 336, "patch_size": 14},
     "llava-next": {"projector": "mlp", "image_size": 336, "patch_size": 14, "grids": GRIDS},
     "qwen2-vl": {"projector": "qwen2vl_merger", "image_size": 560, "patch_size": 14, "merge": 2},
+    "qwen3-vl": {
+        "projector": "qwen3vl_merger", "image_size": 768, "patch_size": 16, "merge": 2, "mean": HALF, "std": HALF,
+        "max_pixels": 1 << 24,
+    },
     "pixtral": {"projector": "pixtral", "image_size": 1024, "patch_size": 16},
     "pixtral-merged": {"projector": "pixtral", "image_size": 1540, "patch_size": 14, "merge": 2},
 }  # fmt: skip

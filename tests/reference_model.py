@@ -26,6 +26,9 @@ Tokens = list[int] | NDArray[np.integer[Any]]
 class ReferenceModel(ReferenceAttention, ReferenceRecurrent):
     """One model file and its configuration; call `logits(tokens)`."""
 
+    behind: dict[int, Array] | None = None
+    """What is added to the residual stream behind layers (rows of pictures, `picture_layers`)."""
+
     def logits(self, tokens: Tokens, context: int | None = None) -> Array:
         """float64[len(tokens), vocabulary]: the logits after every token of one sequence that starts at position 0.
 
@@ -79,6 +82,8 @@ class ReferenceModel(ReferenceAttention, ReferenceRecurrent):
                 x = x + self.norm(self.linear(branch, f"blk.{layer}.proj"), f"blk.{layer}.post_norm")
             if self.setting("layer_scale", False, layer):
                 x = x * self.matrix(f"blk.{layer}.layer_output_scale.weight")
+            if self.behind and layer in self.behind:
+                x = x + self.behind[layer]
             states.append(x)
         return [*states, self.norm(x, "output_norm")]
 

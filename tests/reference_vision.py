@@ -85,6 +85,10 @@ def tensors(config: VisionConfig, seed: int = 0, table: int = 0, inner: int = 28
     if config.merger:
         matrix(config.merger, width, columns, False)
         columns = width
+    for layer in config.deepstack:
+        norm(f"v.deepstack.{layer}.norm", merged(config), True)
+        matrix(f"v.deepstack.{layer}.fc1", inner, merged(config))
+        matrix(f"v.deepstack.{layer}.fc2", config.output_length, inner)
     for at, name in enumerate(config.projector):
         last = at + 1 == len(config.projector)
         rows = config.output_length if last else inner
@@ -176,7 +180,7 @@ class ReferenceEncoder:
         real = np.zeros((tiles, count + padding), bool)
         real[:given, :count] = True
         whole = real.ravel()[:, None] | real.ravel()[None, :]
-        x, kept = states.reshape(-1, width), []
+        x, kept, deep = states.reshape(-1, width), [], []
         turns = [np.pad(np.tile(at, tiles), (0, tiles * padding)) for at in (rows, columns)]
         for layer in range(config.layers):
             if layer in config.kept_inputs:
@@ -186,6 +190,8 @@ class ReferenceEncoder:
                 block = (rows - config.rope_first) // square * 10**6 + (columns - config.rope_first) // square
                 seen = block[:, None] == block[None, :]
             x = self.layer(x, f"v.blk.{layer}", seen, turns, None)
+            if layer in config.deepstack:
+                deep.append(self.deep(x.reshape(tiles, count, width), f"v.deepstack.{layer}", height, across))
         if config.layers in config.kept_inputs:
             kept.append(x)
         if config.last_norm:
@@ -197,7 +203,23 @@ class ReferenceEncoder:
             x = self.layer(x, f"v.global.blk.{layer}", whole, turns, f"v.global.blk.{layer}")
         inputs = np.stack(kept, -1).reshape(len(x), -1) if kept else np.zeros((len(x), 0))
         out = np.concatenate([x, inputs], 1).reshape(tiles, count + padding, -1)[:given, :count]
-        return self.project(out, height, across)
+        return np.concatenate([self.project(out, height, across), *deep], 1)
+
+    def deep(self, x: Array, name: str, height: int, across: int) -> Array:
+        """What the states behind a layer in the middle add to the rows."""
+        squares = self.squares(x, height, across)
+        squares = squares.reshape(-1, merged(self.config))
+        squares = squares - squares.mean(-1, keepdims=True)
+        squares = squares / np.sqrt((squares**2).mean(-1, keepdims=True) + self.config.norm_epsilon)
+        squares = squares * self.values[f"{name}.norm.weight"] + self.values[f"{name}.norm.bias"]
+        inner = self.function(self.config.projector_activation, self.linear(squares, f"{name}.fc1"))
+        return self.linear(inner, f"{name}.fc2")
+
+    def squares(self, x: Array, height: int, across: int) -> Array:
+        """The patches of each square that is merged: tiles, squares, patches, width."""
+        side = self.config.merge
+        grid = x.reshape(len(x), height // side, side, across // side, side, -1).transpose(0, 1, 3, 2, 4, 5)
+        return grid.reshape(len(x), (height // side) * (across // side), side * side, -1)
 
     def of_tiles(self, name: str, arrangement: int, rows: int) -> Array:
         """The embeddings of the places of tiles, times their gate."""
@@ -214,6 +236,9 @@ class ReferenceEncoder:
         if self.config.positions == "nearest":
             rows, columns = (np.arange(count) * side // count for count in (height, across))
             return table.reshape(side, side, -1)[rows[:, None], columns].reshape(height * across, -1)
+        if self.config.positions == "corners":
+            lines = self.between_corners(table.reshape(side, side, -1), height)
+            return self.between_corners(lines.transpose(1, 0, 2), across).transpose(1, 0, 2).reshape(-1, table.shape[1])
         square = np.pad(table.reshape(side, side, -1), ((1, 1), (1, 1), (0, 0)))
 
         def along(values: Array, count: int) -> Array:
@@ -224,6 +249,14 @@ class ReferenceEncoder:
 
         lines = along(square, across)  # as many rows as the picture has columns
         return along(lines.transpose(1, 0, 2), height).transpose(1, 0, 2).reshape(height * across, -1)
+
+    @staticmethod
+    def between_corners(values: Array, count: int) -> Array:
+        """As many values as `count`, from the first to the last."""
+        at = np.linspace(0, len(values) - 1, count)
+        low = np.floor(at).astype(int)
+        share = (at - low)[:, None, None]
+        return values[low] * (1 - share) + values[np.minimum(low + 1, len(values) - 1)] * share
 
     def layer(self, x: Array, prefix: str, seen: Any, turns: list[Any], gates: str | None) -> Array:
         config, heads = self.config, self.config.heads
@@ -278,14 +311,13 @@ class ReferenceEncoder:
 
     def project(self, x: Array, height: int, across: int) -> Array:
         """Merges patches, and multiplies by the matrices of the projector."""
-        config, side = self.config, self.config.merge
+        config = self.config
         if config.queries:
             x = np.concatenate([reference_resampler.resampled(self, tile, height, across) for tile in x])
         elif not config.class_output:
             first = int(config.class_token == "first")
             x = x[:, first : first + height * across]
-            grid = x.reshape(len(x), height // side, side, across // side, side, -1).transpose(0, 1, 3, 2, 4, 5)
-            grid = grid.reshape(len(x), (height // side) * (across // side), side * side, -1)
+            grid = self.squares(x, height, across)
             if config.merge_order == "average":
                 x = grid.mean(2)
             else:

@@ -23,11 +23,16 @@ from numpy.typing import NDArray
 
 from config_models import open_config_model, tensors, write_config_model
 from deterministic import Stream
-from digest_families import FAMILIES
+from digest_families import ENCODERS, FAMILIES
 from llamacpu import _native, kernels
+from llamacpu.engine.pictures import Embeddings, MixedTokens
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.model import Model
+from llamacpu.vision.config import VisionConfig
 from lora_files import EMBEDDING, write_adapter
+from reference_vision import tensors as vision_tensors
+from reference_vision import write
+from test_vision_switches import encoded, native
 from thorough import THOROUGH
 from tiny_models import QUANTIZABLE, VARIANTS, Shape, stored, write_model
 
@@ -113,9 +118,15 @@ def logits(folder: Path, first: int = 0, step: int = 1) -> dict[str, str]:
 
 
 def _logits(path: Path, *adapters: Path) -> str:
+    if path.stem in ENCODERS:
+        encoder = native(path, ENCODERS[path.stem])
+        return digest(*(encoded(encoder, floats("pixels", 2, *size, 3)) for size in ((24, 24), (16, 40), (72, 48))))
     family = FAMILIES.get(path.stem)
     with Model(path, threads=2) if family is None else open_config_model(path, family) as model:
-        tokens = [int(byte) % model.vocab_size for byte in Stream("tokens").bytes(75)]
+        tokens: Any = [int(byte) % model.vocab_size for byte in Stream("tokens").bytes(75)]
+        if family is not None and family.picture_layers:
+            rows = floats("picture", 35, family.embedding_length * (1 + family.picture_layers))
+            tokens = MixedTokens([tokens[:20], Embeddings(rows, b"picture", grid=(7, 5)), tokens[20:]])
         lora = [(adapter, 0.75) for adapter in adapters]
         sessions = [model.session(kv_type=kind, lora=lora) for kind in ("f32", "f16", "q8_0")]  # type: ignore[arg-type]
         return digest(*(row for s in sessions for row in (s.forward(tokens, logits="all"), s.forward([1]))))
@@ -129,10 +140,22 @@ def write_models(folder: Path) -> None:
     for name, config in FAMILIES.items():
         values = tensors(config, Stream(name), biases=False, tied=False)
         write_config_model(folder / f"{name}.gguf", config, values=values)
+    for name, encoder in ENCODERS.items():
+        write(folder / f"{name}.gguf", _encoder_tensors(name, encoder))
     with GGUFFile(folder / "Q4_K.gguf") as file:
         shapes = {tensor.name: tensor.shape[::-1] for tensor in file.tensors if len(tensor.shape) == 2}
     for name in ("F32", "F16"):
         write_adapter(folder / f"{name} adapter", _pairs(shapes, Stream(f"adapter {name}")), type_name=name)
+
+
+def _encoder_tensors(name: str, config: VisionConfig) -> dict[str, Any]:
+    """Those of a vision encoder, whose matrices are in half precision."""
+    found = {}
+    for part, tensor in sorted(vision_tensors(config, table=3).items()):
+        values = floats(f"{name} {part}", *tensor.shape)
+        is_matrix = tensor.ndim == 2 and "position" not in part
+        found[part] = (values * tensor.shape[-1] ** -0.5).astype(np.float16) if is_matrix else values
+    return found
 
 
 def _pairs(shapes: dict[str, tuple[int, ...]], random: Stream) -> dict[str, tuple[Any, Any]]:

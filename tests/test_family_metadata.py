@@ -30,6 +30,8 @@ STATES = {
 NEEDED = {
     "deberta-v2": {"attention.relative_positions_max": u32(8)},
     "qwen2vl": {"rope.dimension_sections": array(raw.I32, [2, 3, 3, 0])},
+    "qwen3vl": {"rope.dimension_sections": array(raw.I32, [3, 3, 2, 0])},
+    "qwen3vlmoe": {"rope.dimension_sections": array(raw.I32, [3, 3, 2, 0])},
     "deepseek2": LATENT,
     "mistral4": LATENT,
     "deepseek32": LATENT | INDEXER,

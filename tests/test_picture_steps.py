@@ -259,14 +259,30 @@ class TurnedReference(ReferenceModel):
 
     def rotation(self, layer: int, positions: Any, context: int) -> Any:
         found = [super(TurnedReference, self).rotation(layer, part, context) for part in self.turned.T]
-        which = np.repeat(np.arange(3), self.config["rope_sections"])
+        sections = self.config["rope_sections"]
+        which = np.repeat(np.arange(3), sections)
+        if self.config["rope_sections_alternate"]:
+            which = np.arange(sum(sections)) % 3
+            for kind in (1, 2):
+                which[3 * sections[kind] + kind :: 3] = 0
         return tuple(np.select([which == at for at in range(3)], [table[kind] for table in found]) for kind in range(2))
 
 
-def test_rows_of_pictures_are_turned_by_time_row_and_column(tmp_path: Path) -> None:
-    config = Config(**BASE | {"rope_sections": [2, 3, 3], "rope_style": "neox"})
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"rope_sections": [2, 3, 3]},
+        {"rope_sections": [4, 2, 2], "rope_sections_alternate": True, "picture_layers": 2},
+        {"rope_sections": [3, 3, 2], "rope_sections_alternate": True},
+    ],
+)
+def test_rows_of_pictures_are_turned_by_time_row_and_column(tmp_path: Path, more: dict[str, Any]) -> None:
+    config = Config(**BASE | {"rope_style": "neox"} | more)
     path = write_config_model(tmp_path / "model.gguf", config)
     ids, rows = tokens(60), table(path, config)
+    layers = config["picture_layers"]
+    deep = np.random.default_rng(0).standard_normal((layers, *rows.shape)).astype(np.float32)
+    rows = np.concatenate([rows, *deep], 1)
     places = [(5, 20, (3, 5)), (20, 32, (6, 2)), (40, 44, (2, 2))]
     parts: list[Any] = []
     turned: list[list[int]] = []
@@ -281,12 +297,17 @@ def test_rows_of_pictures_are_turned_by_time_row_and_column(tmp_path: Path) -> N
     given = MixedTokens([*parts, ids[done:]])
     reference = TurnedReference(path, config)
     reference.turned = np.array(turned)
+    shown = np.zeros((60, 1))
+    for start, end, _ in places:
+        shown[start:end] = 1
+    reference.behind = {layer: shown * deep[layer][ids] for layer in range(layers)}
     exact = reference.logits(ids)
     with open_config_model(path, config) as model:
         got = model.session(kv_type="f32").forward(given, logits="all")
         assert ((got - exact) ** 2).sum() < 1e-9 * (exact**2).sum()
         text = model.session(kv_type="f32").forward(ids, logits="all")
-        assert np.array_equal(got[:6], text[:6])
+        same = 5 if layers else 6
+        assert np.array_equal(got[:same], text[:same])
         session = model.session(kv_type="f32")
         for start, end in [(0, 9), (9, 19), (19, 33), (33, 60)]:
             assert np.array_equal(session.forward(given[start:end], logits="all"), got[start:end])
@@ -304,3 +325,5 @@ def test_rows_of_pictures_are_turned_by_time_row_and_column(tmp_path: Path) -> N
         for grid in (None, (2, 2), (0, 4), (1 << 40, 1 << 40)):
             with pytest.raises(ValueError, match="height and width"):
                 model.session().forward([Embeddings(rows[:5], b"picture", grid=grid)])
+        with pytest.raises(ValueError, match=f"rows of {WIDTH * (1 + layers)}, the width"):
+            model.session().forward([Embeddings(rows[:6, :-8].copy(), b"picture", grid=(2, 3))])

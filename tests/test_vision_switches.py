@@ -44,6 +44,8 @@ SHAPES: dict[str, dict[str, Any]] = {
                              "projector": ["resampler.proj"], "prefixes": ["v.", "resampler."]},
     "layer scales": {"class_token": "first", "positions": "fixed", "last_norm": False, "layer_scale": True, "merge": 2,
                      "projector_norm": "mm.0", "projector_norm_kind": "layer", "projector": ["mm.1", "mm.3"]},
+    "from corner to corner, deep": {"image_size": 0, "positions": "corners", "rotation": "rows_first", "merge": 2,
+                                    "rope_style": "neox", "deepstack": [0, 1], "projector": ["mm.0", "mm.2"]},
     "other names": {"attention_norm": "a", "attention_output": "o", "feed_forward_norm": "f",
                     "feed_forward_up": "ffn_down", "feed_forward_down": "ffn_up"},
 }  # fmt: skip

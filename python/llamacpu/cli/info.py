@@ -52,15 +52,16 @@ def command(
     as_json: bool,
 ) -> None:
     """Show what is in MODEL (a .gguf file, or a name) and how much memory it needs. Only its header is read."""
+    from llamacpu.families.registry import config_for
     from llamacpu.gguf.file import GGUFFile
 
     path, encoder = options.file_and_encoder(model)
     with GGUFFile(path if model else model, overrides) as file:
         facts = describe(file, context, kv_type, show_tensors)
         if facts["runs"] or mmproj or facts["architecture"] == "clip":
-            width = None if facts["architecture"] == "clip" else facts.get("embedding_length")
+            config = config_for(file) if facts["runs"] else None
             facts["vision"] = vision_facts(
-                file, width, mmproj, image_tokens, encoder, max_crops=image_crops, images=images
+                file, config, mmproj, image_tokens, encoder, max_crops=image_crops, images=images
             )
         if images:
             require_encoder(facts.get("vision"))

@@ -11,6 +11,7 @@ from llamacpu.families.memory import amount
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from llamacpu.families.config import Config
     from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["require_encoder", "vision_facts", "vision_rows"]
@@ -21,7 +22,7 @@ _SIZES = ((720, 1280), (3000, 4000))
 
 def vision_facts(
     file: GGUFFile,
-    width: int | None,
+    config: Config | None,
     mmproj: str | None,
     max_tokens: int | None,
     named: Path | None = None,
@@ -31,22 +32,25 @@ def vision_facts(
 ) -> dict[str, Any] | None:
     """The vision encoder of a model, and what pictures of some sizes cost; None if there is no encoder.
 
-    width: the model's embedding_length; None for a file that is itself an encoder. named: the encoder that came with
-    the model's name. images: files of pictures to count, too.
+    config: of the model; None for a file that is itself an encoder. named: the encoder that came with the model's
+    name. images: files of pictures to count, too.
     """
     from llamacpu.multimodal.projectors import projector_beside
     from llamacpu.multimodal.vision import Vision
     from llamacpu.pictures import read_picture
 
-    own = width is None or (
-        file.metadata.scalar("general.architecture") == "mllama" and "mllama.vision.image_size" in file.metadata
-    )
     path = Path(file.path)
-    found = Path(mmproj) if mmproj else path if own else named or projector_beside(path, width or 0)
+    own = file.metadata.scalar("general.architecture") == "mllama" and "mllama.vision.image_size" in file.metadata
+    if mmproj:
+        found: Path | None = Path(mmproj)
+    elif config is None or own:
+        found = path
+    else:
+        found = named or projector_beside(path, config["embedding_length"])
     if found is None:
         return None
     try:
-        vision = Vision(found, width=width, max_tokens=max_tokens, max_crops=max_crops)
+        vision = Vision(found, model=config, max_tokens=max_tokens, max_crops=max_crops)
     except LlamaCpuError as error:
         if mmproj:
             raise

@@ -74,13 +74,14 @@ def _table(name: str, rows: NDArray[np.float32]) -> NDArray[np.float32]:
 class Embeddings:
     """Rows that take the place of token embeddings, one position each.
 
-    rows           float32[rows, width], width = `Model.config.embedding_length`; must not be changed afterwards
+    rows           float32[rows, width], width = embedding_length * (1 + picture_layers) of `Model.config`: embeddings,
+                   and what is added behind the first layers; must not be changed afterwards
     digest         tells the picture and everything that its rows depend on (encoder, size, tiles) from all others
     bidirectional  whether the rows see each other in both directions (`PictureConfig.bidirectional`); they then belong
                    into one step, as a whole
     first          number of the first row, if these are some of the rows of the digest's picture
     grid           (height, width) of the picture in rows, which models need that tell its rows and columns apart
-                   (`config.rope_sections`: Qwen2-VL)
+                   (`config.rope_sections`: Qwen2-VL, Qwen3-VL)
     """
 
     def __init__(

@@ -24,6 +24,9 @@ class Config(FieldMapping):
     """rows of the output matrix, and of the embedding without the extra rows"""
     extra_embeddings: int = 0
     """rows of the embedding after the vocabulary, which stand for no text (images)"""
+    picture_layers: int = 0
+    """how many of the first layers are followed by a part of the rows of pictures (Qwen3-VL), which have 1 + this many
+    parts of embedding_length"""
     learned_positions: bool = False
     """whether a separate embedding is added for each of the context_length positions"""
     token_types: int = 0
@@ -169,6 +172,8 @@ class Config(FieldMapping):
     """whether adjacent elements form a pair, or elements half of rope_size apart"""
     rope_sections: list[int] = field(default_factory=list)
     """pairs that are turned by time, row and column of what pictures show; empty: all by the position"""
+    rope_sections_alternate: bool = False
+    """whether these pairs alternate; else they follow each other"""
     rope_scaling: Literal["none", "linear", "yarn", "longrope"] = "none"
     """scaling of positions beyond the original context; longrope takes divisors of the frequencies from the file, one
     set for sessions up to the original context, another for longer ones"""

@@ -85,6 +85,8 @@ FAMILIES = {
     "qwen35": "qwen35",
     "qwen35moe": "qwen35",
     "qwen3moe": "qwen3",
+    "qwen3vl": "qwen3vl",
+    "qwen3vlmoe": "qwen3vl",
     "qwen3next": "qwen3next",
     "refact": "refact",
     "seed_oss": "seed_oss",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamacpu import log
-from llamacpu.engine.duty import DutyCycle, duty_of
+from llamacpu.engine.duty import duty_of
 from llamacpu.errors import GGUFError, ModelError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.store.entries import is_projector, quantization, stem_of
@@ -102,20 +102,19 @@ def vision_of(
     """
     if mmproj is False:
         return None
-    width = model.config["embedding_length"]
     if isinstance(mmproj, (str, os.PathLike)):
-        return _opened(_file_of(mmproj), width, max_tokens, threads, duty_of(model), max_crops)
+        return _opened(_file_of(mmproj), model, max_tokens, threads, max_crops)
     path = Path(model.path)
     if model.config["architecture"] == "mllama" and "mllama.vision.image_size" in model.metadata:
         found: Path | None = path
     else:
-        found = named or projector_beside(path, width)
+        found = named or projector_beside(path, model.config["embedding_length"])
     if mmproj is True and found is None:
         raise ModelError(f"there is no vision encoder beside {path.name}; expected its mmproj file (mmproj=...)")
     if found is None:
         return None
     try:
-        return _opened(found, width, max_tokens, threads, duty_of(model), max_crops)
+        return _opened(found, model, max_tokens, threads, max_crops)
     except (GGUFError, ModelError) as error:
         if mmproj is True:
             raise
@@ -123,13 +122,13 @@ def vision_of(
         return None
 
 
-def _opened(
-    path: Path, width: int, max_tokens: int | None, threads: int | None, duty: DutyCycle | None, max_crops: int
-) -> Vision:
+def _opened(path: Path, model: ModelLike, max_tokens: int | None, threads: int | None, max_crops: int) -> Vision:
     # Imported here: most models have no vision encoder.
     from llamacpu.multimodal.vision import Vision
 
-    return Vision(path, width=width, threads=threads, max_tokens=max_tokens, max_crops=max_crops, duty=duty)
+    return Vision(
+        path, model=model.config, threads=threads, max_tokens=max_tokens, max_crops=max_crops, duty=duty_of(model)
+    )
 
 
 def _file_of(mmproj: str | os.PathLike[str]) -> Path:

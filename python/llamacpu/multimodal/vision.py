@@ -6,14 +6,15 @@ import hashlib
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llamacpu.engine.duty import DutyCycle, working
 from llamacpu.errors import ModelError, PictureError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.multimodal.cache import EmbeddingCache
+from llamacpu.multimodal.matching import require_match
 from llamacpu.multimodal.rows import DelayedEmbeddings, DelayedStates
 from llamacpu.pictures import Picture, PictureLimits, PictureSettings, Plan, processor_for
 
@@ -42,6 +43,7 @@ _PLACEHOLDERS = {
     "pixtral": ("[IMG][IMG_END]", "[IMG]"),
     "qwen2.5vl_merger": ("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"),
     "qwen2vl_merger": ("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"),
+    "qwen3vl_merger": ("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"),
     "resampler": ("(<image>./</image>)", "<image>./</image>"),
 }
 
@@ -50,7 +52,7 @@ class Vision:
     """The vision encoder that belongs to a model, and a cache of the pictures that it has encoded.
 
     path        an mmproj file, or a Llama 3.2 Vision model in one file
-    width       the model's embedding_length, which the encoder's output must have
+    model       the model's `Config`, which the encoder must fit; None for an encoder without a model
     threads     for the encoder; None as for `Model`
     max_crops   most crops of a long picture that are shown beside the whole, for models that know them (Gemma 3)
     max_tokens  maximum number of tokens of a picture, for models that have a choice; None for that of the training
@@ -67,7 +69,7 @@ class Vision:
         self,
         path: str | os.PathLike[str],
         *,
-        width: int | None = None,
+        model: Mapping[str, Any] | None = None,
         threads: int | None = None,
         max_tokens: int | None = None,
         max_crops: int = 0,
@@ -80,20 +82,15 @@ class Vision:
         self.limits: PictureLimits = limits or PictureLimits()
         with GGUFFile(path) as file:
             self.settings: PictureSettings = PictureSettings.of(file.metadata, max_tokens, max_crops)
-            own = file.metadata.get("clip.vision.projection_dim")
+            self._processor = processor_for(self.settings)
+            if model is not None:
+                require_match(file, self.kind, model)
             self.weight_bytes: int = sum(
                 tensor.nbytes
                 for tensor in file.tensors
                 if tensor.name.startswith(("v.", "mm.", "model.image", "resampler."))
             )
             self._newline: NDArray[np.float32] | None = _newline_of(file)
-        # Files of MiniCPM-V have 0 there.
-        if width is not None and own not in (None, 0, width):
-            raise ModelError(
-                f"{self.path.name} makes embeddings of {own} numbers and the model has {width}; expected the mmproj "
-                "file that belongs to the model"
-            )
-        self._processor = processor_for(self.settings)
         self._threads, self._duty = threads, duty
         self._open = open_encoder or _encoder_of
         self._encoder: PictureEncoderLike | None = None

@@ -42,9 +42,9 @@ class VisionConfig(FieldMapping):
     """the function inside feed-forward networks"""
     class_token: Literal["none", "first", "last"] = "none"
     """where a learned row stands beside the patches"""
-    positions: Literal["none", "fixed", "nearest", "transposed"] = "none"
+    positions: Literal["none", "fixed", "nearest", "transposed", "corners"] = "none"
     """how learned positions are looked up: a row each, or in a square, at the nearest place (MiniCPM-V) or resampled
-    (Muse Glimmer)"""
+    (Muse Glimmer; Qwen3-VL, from corner to corner)"""
     first_norm: bool = False
     """whether there is a norm before the first layer"""
     last_norm: bool = True
@@ -102,6 +102,9 @@ class VisionConfig(FieldMapping):
     class_output: bool = False
     """whether the class token becomes a row of the result"""
 
+    deepstack: list[int] = field(default_factory=list)
+    """layers whose merged states give further parts of the rows, behind the first (Qwen3-VL)"""
+
     prefixes: list[str] = field(default_factory=lambda: ["v.", "mm."])
     """beginnings of the names of the encoder's tensors; one that is not used is an error"""
     ignored_tensors: list[str] = field(default_factory=list)
@@ -113,8 +116,8 @@ class PictureConfig:
     """What becomes of a picture in an encoder. `llamacpu.pictures.PictureSettings` says how pictures are prepared."""
 
     kind: str
-    """clip.projector_type ("llama4", "gemma3", "idefics3", "internvl", "mlp", "pixtral", "qwen2vl_merger", "resampler",
-    "muse-glimmer" ...), or "mllama" """
+    """clip.projector_type ("llama4", "gemma3", "idefics3", "internvl", "mlp", "pixtral", "qwen2vl_merger",
+    "qwen3vl_merger", "resampler", "muse-glimmer" ...), or "mllama" """
     image_size: int
     """side in pixels of a picture or tile; for encoders of any size, what the file says of it"""
     patch_size: int
@@ -122,7 +125,7 @@ class PictureConfig:
     merge: int
     """side, in patches, of the square that becomes one row; 1 for none"""
     width: int
-    """elements of a row: the model's embedding_length"""
+    """elements of a row: the model's embedding_length, times 1 + its picture_layers"""
     any_size: bool = False
     """whether pictures may have any height and width that are multiples of `patch_size * merge`"""
     cross: bool = False

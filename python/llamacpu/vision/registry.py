@@ -21,6 +21,7 @@ ENCODERS = {
     "pixtral": "pixtral",
     "qwen2vl_merger": "qwen2vl",
     "qwen2.5vl_merger": "qwen2vl",
+    "qwen3vl_merger": "qwen3vl",
     "resampler": "minicpmv",
 }
 """clip.projector_type, or the architecture of a file that holds text and pictures, to a module here with a function of

@@ -251,7 +251,7 @@ impl Model {
         session: &Bound<'py, Session>,
         first: usize,
     ) -> PyResult<Vec<PictureRow<'py>>> {
-        picture_rows(py, &session.get().inner(), self.get(py)?.config().embedding_length, first)
+        picture_rows(py, &session.get().inner(), self.get(py)?.config().picture_row_length(), first)
     }
 
     /// Computes the keys and values that the session lacks because it was rewound too far.

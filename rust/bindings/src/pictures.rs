@@ -69,7 +69,7 @@ impl PictureEncoder {
         let values = values.as_slice().map_err(|_| PyValueError::new_err("the pixels must be contiguous"))?;
         let pixels =
             Pixels { values: copy_of(values)?, tiles: shape[0], height: shape[1], width: shape[2], arrangement };
-        let width = encoder.config().output_length;
+        let width = encoder.config().row_length();
         let encoding = released(py, || Encoding::new(encoder, pixels))?;
         Ok(PictureEncoding { width, state: Arc::new(Mutex::new(Some(encoding))) })
     }

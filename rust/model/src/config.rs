@@ -55,6 +55,8 @@ settings! {
         truncate: bool as "yarn_truncate" = true,
         /// How many pairs are turned by time, row and column, in this order; empty: all by the position.
         sections: Vec<usize> as "rope_sections" = Vec::new(),
+        /// Whether these pairs alternate, time, row, column, as far as row and column have some; else they follow each other.
+        alternating: bool as "rope_sections_alternate" = false,
     }
 }
 
@@ -73,6 +75,9 @@ settings! {
         layers: usize,
         /// Embedding rows after the vocabulary, which do not stand for text.
         extra_embeddings: usize = 0,
+        /// How many of the first layers are followed by further elements of the rows of pictures, which are added to the
+        /// stream (L. Meng et al., "DeepStack", arXiv:2406.04334): a row has an embedding, then one such part for each.
+        picture_layers: usize = 0,
         /// Whether a learned embedding is added for each of the `context_length` positions.
         learned_positions: bool = false,
         /// Rows of the token-type embedding, the first of which is added to every token; 0 for none.

@@ -30,18 +30,35 @@ pub(crate) fn embed(
     tokens.extend(segments.iter().flat_map(Segment::table_rows));
     look_up(context, (config, weights), &tokens, Some(scratch), stream)?;
     change_types(&scratch.adapted, places, stream, config.embedding_length);
-    set_pictures(segments, config.embedding_length, stream);
+    for_pictures(config, segments, stream, 0, <[f32]>::copy_from_slice);
     complete(context, (config, weights), places, stream)
 }
 
-/// Puts the rows of pictures, as they are, in the place of what was looked up.
-fn set_pictures(segments: &[Segment], width: usize, stream: &mut [f32]) {
+/// Adds the part of the rows of pictures that belongs behind a layer to the stream.
+pub(crate) fn add_pictures(config: &Config, segments: &[Segment], layer: usize, stream: &mut [f32]) {
+    if layer < config.picture_layers {
+        for_pictures(config, segments, stream, layer + 1, add);
+    }
+}
+
+/// Calls `join` with the row of the stream and a part of the row of a picture, for all rows of pictures.
+fn for_pictures(
+    config: &Config,
+    segments: &[Segment],
+    stream: &mut [f32],
+    part: usize,
+    join: impl Fn(&mut [f32], &[f32]),
+) {
+    let (width, length) = (config.embedding_length, config.picture_row_length());
     let mut first = 0;
     for segment in segments {
         for (places, picture, row) in segment.own_pictures() {
             if let PictureInput::Rows { rows, .. } = &picture.input {
                 let output = &mut stream[(first + places.start) * width..(first + places.end) * width];
-                output.copy_from_slice(&rows[row * width..][..output.len()]);
+                let rows = rows[row * length..].chunks_exact(length);
+                for (output, row) in output.chunks_exact_mut(width).zip(rows) {
+                    join(output, &row[part * width..][..width]);
+                }
             }
         }
         first += segment.tokens.len();

@@ -16,7 +16,7 @@ use crate::adapters::{AdaptedRows, changes};
 use crate::attention;
 use crate::config::{Config, Input, Norms};
 use crate::distances::Distances;
-use crate::embedding::embed;
+use crate::embedding::{add_pictures, embed};
 use crate::error::{Error, sized};
 use crate::feed_forward::{NetworkBuffers, project, run_network};
 use crate::hidden::Hidden;
@@ -165,6 +165,7 @@ pub(crate) fn forward(
         }
         scaled(context, stream, blocks.scale.unwrap_or(1.0))?;
         scratch.adapted.steer(layer, stream, width);
+        add_pictures(config, segments, layer, stream);
         hidden.take(layer, stream);
     }
 

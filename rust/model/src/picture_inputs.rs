@@ -13,7 +13,6 @@ use crate::{Config, Error};
 /// `Error::Argument` that says what does not fit.
 pub(crate) fn check_pictures(config: &Config, tokens: &[u32], pictures: &[Picture]) -> Result<(), Error> {
     let wrong = |message: String| Err(Error::Argument(message));
-    let width = config.embedding_length;
     let mut done = 0;
     for picture in pictures {
         let ids = tokens.get(picture.start..picture.start.saturating_add(picture.count)).unwrap_or(&[]);
@@ -34,13 +33,13 @@ pub(crate) fn check_pictures(config: &Config, tokens: &[u32], pictures: &[Pictur
             return wrong(not_given(id));
         }
         done = picture.end();
-        let (numbers, least, what) = match &picture.input {
-            PictureInput::Rows { rows, .. } => (rows, picture.count, "embeddings"),
-            PictureInput::States { states, .. } => (states, 1, "states"),
+        let (numbers, least, what, width) = match &picture.input {
+            PictureInput::Rows { rows, .. } => (rows, picture.count, "embeddings", config.picture_row_length()),
+            PictureInput::States { states, .. } => (states, 1, "states", config.embedding_length),
         };
         if !numbers.len().is_multiple_of(width) || numbers.len() / width < least {
             return wrong(format!(
-                "{} numbers of {what} of a picture; expected at least {least} rows of {width}, the width of this model",
+                "{} numbers of {what} of a picture; expected at least {least} rows of {width}, the width that this model reads",
                 numbers.len()
             ));
         }

@@ -42,7 +42,7 @@ pub(crate) struct Place {
 }
 
 /// Which of time, row and column turns each of the pairs; empty without sections.
-fn coordinates(sections: &[usize], pairs: usize) -> Result<Vec<usize>, Error> {
+fn coordinates(sections: &[usize], alternating: bool, pairs: usize) -> Result<Vec<usize>, Error> {
     if sections.is_empty() {
         return Ok(Vec::new());
     }
@@ -51,6 +51,11 @@ fn coordinates(sections: &[usize], pairs: usize) -> Result<Vec<usize>, Error> {
         return Err(Error::Model(format!(
             "rope_sections is {sections:?}: expected the pairs that time, row and column turn, {pairs} together"
         )));
+    }
+    if alternating {
+        // What one coordinate has too few pairs for is left to time.
+        let turned = |pair: usize| if pair < 3 * sections[pair % 3] { pair % 3 } else { 0 };
+        return Ok((0..pairs).map(turned).collect());
     }
     Ok((0..3).flat_map(|coordinate| std::iter::repeat_n(coordinate, sections[coordinate])).collect())
 }
@@ -79,7 +84,7 @@ impl Rotations {
             long: long.map(|long| Rope::new(&rope.settings(Some(long)))).transpose()?,
             local,
             original_context: rope.original_context,
-            coordinates: coordinates(&rope.sections, rope.size / 2)?,
+            coordinates: coordinates(&rope.sections, rope.alternating, rope.size / 2)?,
         })
     }
 

@@ -30,6 +30,7 @@ _KINDS: dict[str, type[Processor]] = {
     "pixtral": Pixtral,
     "qwen2.5vl_merger": Qwen2VL,
     "qwen2vl_merger": Qwen2VL,
+    "qwen3vl_merger": Qwen2VL,
     "resampler": MiniCPMV,
 }
 

@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL: the whole picture at nearly its own size, within bounds of its pixels."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: the whole picture at nearly its own size, within bounds of its pixels."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_FEWEST, _MOST = 4, 1280
-"""Tokens of a picture, where the file does not say."""
+_FEWEST, _FEWEST_NEWER, _MOST = 4, 64, 1280
+"""Tokens of a picture, where the file does not say: of older models, of Qwen3-VL, and of all."""
 _LONGEST = 200
 
 
@@ -23,6 +23,10 @@ class Qwen2VL(Processor):
     """Each side becomes the nearest number of squares of patches; pictures out of bounds keep their shape."""
 
     merge: int = 2
+
+    @property
+    def _fewest(self) -> int:
+        return _FEWEST_NEWER if self.settings.projector == "qwen3vl_merger" else _FEWEST
 
     def _plan(self, size: Size) -> Plan:
         side = self.settings.patch_size * self.side
@@ -32,7 +36,7 @@ class Qwen2VL(Processor):
                 f"a picture has {width} x {height} pixels; this model reads none that are more than {_LONGEST} times "
                 "as long as wide"
             )
-        fewest = self.settings.min_pixels or _FEWEST * side**2
+        fewest = self.settings.min_pixels or self._fewest * side**2
         most = self.settings.max_pixels or _MOST * side**2
         if self.settings.max_tokens is not None:
             most = self.settings.max_tokens * side**2

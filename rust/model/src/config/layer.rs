@@ -102,6 +102,11 @@ impl Config {
         self.vocab_size + self.extra_embeddings
     }
 
+    /// Elements of a row of a picture.
+    pub fn picture_row_length(&self) -> usize {
+        self.embedding_length * (1 + self.picture_layers)
+    }
+
     /// The maximum number of tokens that the model can place, whatever the context of a session.
     pub(crate) fn most_tokens(&self) -> usize {
         if self.learned_positions || self.relative_positions > 0 { self.context_length } else { usize::MAX }

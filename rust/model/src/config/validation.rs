@@ -24,6 +24,8 @@ impl Config {
         within("context_length", self.context_length, 1, SIZE_LIMIT)?;
         within("embedding_length", self.embedding_length, 1, SIZE_LIMIT)?;
         within("layers", self.layers, 1, LAYERS_LIMIT)?;
+        // The last layer drops rows that nobody wants.
+        within("picture_layers", self.picture_layers, 0, self.layers - 1)?;
         within("key_size", self.key_size, 2, HEAD_LIMIT)?;
         within("value_size", self.value_size, 1, HEAD_LIMIT)?;
         within("latent_size", self.latent_size, 0, HEAD_LIMIT)?;

@@ -29,6 +29,8 @@ choices! {
         /// and W columns it is resampled to W rows and H columns, which are read row by row (Muse Glimmer, as the
         /// `transformers` library runs it).
         Transposed = "transposed",
+        /// A square table, resampled linearly to the grid of the patches, whose corners are those of the table (Qwen3-VL).
+        Corners = "corners",
     }
 
     /// How queries and keys are rotated by the place of their patch: half of the pairs of a head by each coordinate.

@@ -111,6 +111,10 @@ settings! {
         /// Whether the row of the class token is a row of the result.
         class_output: bool = false,
 
+        /// Layers behind which the merged patches also go through a norm and two matrices of their own, `v.deepstack.N`
+        /// (L. Meng et al., "DeepStack", arXiv:2406.04334): what they give follows the elements of the rows, layer by layer.
+        deepstack: Vec<usize> = Vec::new(),
+
         /// Beginnings of the names of the encoder's tensors; they must be used.
         prefixes: Vec<String>,
         /// Beginnings of the names of those that need not be used.
@@ -119,6 +123,11 @@ settings! {
 }
 
 impl VisionConfig {
+    /// Elements of a row of the result, with those of intermediate layers.
+    pub fn row_length(&self) -> usize {
+        self.output_length * (1 + self.deepstack.len())
+    }
+
     /// Elements of a head.
     pub(super) fn head_size(&self) -> usize {
         self.embedding_length / self.heads.max(1)

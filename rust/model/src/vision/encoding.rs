@@ -13,7 +13,7 @@ use super::norms::norm;
 use super::pixels::Pixels;
 use super::places::{Places, Row};
 use super::positions::{Turns, add_tiles, embed};
-use super::projection::{output_rows, rows};
+use super::projection::{deep_rows, output_rows, rows};
 use crate::error::Error;
 use crate::model::Interrupted;
 
@@ -31,6 +31,8 @@ pub struct Encoding {
     buffers: LayerBuffers,
     stream: Vec<f32>,
     kept: Vec<Vec<f32>>,
+    /// What the layers of `deepstack` gave for the group.
+    deep: Vec<Vec<f32>>,
     /// The next group and the next stage of it.
     done: (usize, usize),
     output: Vec<f32>,
@@ -51,7 +53,7 @@ impl Encoding {
         let width = config.embedding_length;
         let output = pixels.tiles.checked_mul(output_rows(config, grid));
         let output = memory::room(
-            output.and_then(|rows| rows.checked_mul(config.output_length)).unwrap_or(usize::MAX),
+            output.and_then(|rows| rows.checked_mul(config.row_length())).unwrap_or(usize::MAX),
             "a picture",
         )?;
         Ok(Self {
@@ -59,6 +61,7 @@ impl Encoding {
             buffers: LayerBuffers::new(config, &encoder.weights, &places, group)?,
             stream: room(group * places.len(), width)?,
             kept: Vec::with_capacity(config.kept_inputs.len()),
+            deep: Vec::with_capacity(config.deepstack.len()),
             done: (0, 0),
             group,
             places,
@@ -93,7 +96,7 @@ impl Encoding {
         Ok(())
     }
 
-    /// The rows of the result once all stages are done, tile after tile: rows × `output_length`.
+    /// The rows of the result once all stages are done, tile after tile: rows × `row_length`.
     pub fn into_rows(self) -> Vec<f32> {
         self.output
     }
@@ -123,6 +126,7 @@ impl Encoding {
         let stream = &mut self.stream[..count * places.len() * width];
         if stage == 0 {
             self.kept.clear();
+            self.deep.clear();
             embed(context, (config, weights), (&self.pixels, first), places, &mut self.buffers.scratch, stream)?;
             if let Some(weights) = &weights.first_norm {
                 norm(weights).apply_in_place(context, stream, width)?;
@@ -137,6 +141,11 @@ impl Encoding {
         let windowed = config.window.get(stage).is_some_and(|&side| side > 0);
         let ways = (places, self.turns.as_ref(), windowed);
         run(context, (config, layer), ways, &mut self.buffers, stream)?;
+        let deep = config.deepstack.iter().position(|&own| own == stage);
+        if let Some(weights) = deep.and_then(|index| weights.deepstack.get(index)) {
+            let states = (&*stream, count);
+            self.deep.push(deep_rows(context, (config, weights), places, states, &mut self.buffers.scratch)?);
+        }
         if stage + 1 == config.layers {
             if config.kept_inputs.contains(&config.layers) {
                 self.kept.push(copied(stream)?);
@@ -152,7 +161,12 @@ impl Encoding {
             let tiles = if config.joint_tiles > 0 { self.pixels.tiles } else { count };
             let states = (&*stream, &self.kept[..], tiles);
             let found = rows(context, (config, weights), places, states, &mut self.buffers.scratch)?;
-            self.output.extend_from_slice(&found);
+            for (index, row) in found.chunks_exact(config.output_length).enumerate() {
+                self.output.extend_from_slice(row);
+                for more in &self.deep {
+                    self.output.extend_from_slice(&more[index * row.len()..][..row.len()]);
+                }
+            }
         }
         Ok(())
     }

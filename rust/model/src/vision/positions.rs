@@ -129,6 +129,16 @@ fn positions(config: &VisionConfig, weights: &VisionWeights, places: &Places) ->
         }
         return Ok(Some(found));
     }
+    if config.positions == PositionTable::Corners {
+        for (number, state) in found.chunks_exact_mut(width).enumerate() {
+            for (row, of_row) in between_corners(number / columns, rows, side) {
+                for (column, of_column) in between_corners(number % columns, columns, side) {
+                    add(state, &table[(row * side + column) * width..][..width], of_row * of_column);
+                }
+            }
+        }
+        return Ok(Some(found));
+    }
     for (number, state) in found.chunks_exact_mut(width).enumerate() {
         let taps = |place: usize, of: usize| taps(place, of, side);
         for (row, of_row) in taps(number / rows, columns) {
@@ -138,6 +148,15 @@ fn positions(config: &VisionConfig, weights: &VisionWeights, places: &Places) ->
         }
     }
     Ok(Some(found))
+}
+
+/// The two places of a line of `side` that place `place` of `of` lies between, with their weights, where the first and the
+/// last places of both coincide.
+fn between_corners(place: usize, of: usize, side: usize) -> [(usize, f32); 2] {
+    let at = place as f64 * (side - 1) as f64 / (of - 1).max(1) as f64;
+    let low = at.floor();
+    let share = (at - low) as f32;
+    [(low as usize, 1.0 - share), ((low as usize + 1).min(side - 1), share)]
 }
 
 /// The two places of a line of `side` that place `place` of `of` lies between, with their weights; those outside are left

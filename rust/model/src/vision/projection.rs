@@ -9,7 +9,7 @@ use super::choices::MergeOrder;
 use super::config::VisionConfig;
 use super::norms::norm;
 use super::places::Places;
-use super::weights::VisionWeights;
+use super::weights::{Deepstack, VisionWeights};
 use crate::error::Error;
 use crate::feed_forward::project;
 use crate::rows::{for_rows, multiply};
@@ -49,6 +49,25 @@ pub(super) fn rows(
         input = output;
     }
     Ok(input)
+}
+
+/// What the states behind a layer in the middle add to the rows of the result, in their order.
+pub(super) fn deep_rows(
+    context: &Context,
+    (config, weights): (&VisionConfig, &Deepstack),
+    places: &Places,
+    (stream, tiles): (&[f32], usize),
+    scratch: &mut Scratch,
+) -> Result<Vec<f32>, Error> {
+    let mut input = merged(context, config, places, (stream, &[], tiles))?;
+    let count = tiles * output_rows(config, places.grid);
+    norm(&weights.norm).apply_in_place(context, &mut input, config.merged_length())?;
+    let mut inner = room(count, weights.first.rows())?;
+    project(context, &input, count, scratch, &mut [(&weights.first, &mut inner)])?;
+    activate(context, config.projector_activation.kernel(), &mut inner)?;
+    let mut output = room(count, config.output_length)?;
+    project(context, &inner, count, scratch, &mut [(&weights.second, &mut output)])?;
+    Ok(output)
 }
 
 /// The patches of each square as one row.

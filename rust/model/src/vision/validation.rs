@@ -1,6 +1,6 @@
 //! Checks the settings of a picture encoder against their ranges, so that later arithmetic on sizes is safe.
 
-use super::choices::{ClassToken, PositionTable, VisionRotation};
+use super::choices::{ClassToken, MergeOrder, PositionTable, VisionRotation};
 use super::config::VisionConfig;
 use super::resampler::Resampler;
 use crate::Error;
@@ -81,6 +81,16 @@ impl VisionConfig {
         }
         if self.queries > 0 && (!self.kept_inputs.is_empty() || !Resampler::fits(self.output_length)) {
             return wrong("queries", "no kept inputs, and an output_length of whole heads");
+        }
+        if !self.deepstack.is_empty() {
+            let plain = self.merge_order == MergeOrder::Patches && self.kept_inputs.is_empty() && !self.class_output;
+            if !plain || self.queries > 0 || self.joint_tiles > 0 || !self.merger.is_empty() {
+                return wrong("deepstack", "separate tiles whose patches are merged side by side, and nothing else");
+            }
+            let ascending = self.deepstack.windows(2).all(|pair| pair[0] < pair[1]);
+            if !ascending || self.deepstack.iter().any(|&layer| layer >= self.layers) {
+                return wrong("deepstack", "numbers of layers in ascending order");
+            }
         }
         if self.projector.is_empty() {
             return wrong("projector", "at least one matrix");

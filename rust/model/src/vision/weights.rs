@@ -10,6 +10,7 @@ use super::config::{CHANNELS, VisionConfig};
 use super::norms::{encoder_norm, norm_of};
 use super::resampler::Resampler;
 use crate::Error;
+use crate::config::NormKind;
 use crate::error::zeroed;
 use crate::tensors::Tensors;
 use crate::weights::{Linear, Norm};
@@ -49,6 +50,13 @@ pub(super) struct TileTables {
     pub(super) position_gate: f32,
 }
 
+/// What makes rows of the states behind a layer in the middle.
+pub(super) struct Deepstack {
+    pub(super) norm: Norm,
+    pub(super) first: Linear,
+    pub(super) second: Linear,
+}
+
 /// All weights of an encoder.
 pub(super) struct VisionWeights {
     /// A patch, channel by channel and row by row, to a state.
@@ -65,6 +73,8 @@ pub(super) struct VisionWeights {
     pub(super) resampler: Option<Resampler>,
     pub(super) projector_norm: Option<Norm>,
     pub(super) projector: Vec<Linear>,
+    /// In the order of the layers that have one.
+    pub(super) deepstack: Vec<Deepstack>,
 }
 
 impl VisionWeights {
@@ -101,6 +111,11 @@ impl VisionWeights {
             resampler: (config.queries > 0).then(|| Resampler::load(config, tensors)).transpose()?,
             projector_norm: projector_norm.transpose()?,
             projector: projector_of(config, columns, tensors)?,
+            deepstack: config
+                .deepstack
+                .iter()
+                .map(|layer| Deepstack::load(config, &format!("v.deepstack.{layer}"), tensors))
+                .collect::<Result<_, _>>()?,
             merger,
         })
     }
@@ -120,8 +135,22 @@ impl VisionWeights {
             let own = [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down];
             own.into_iter().chain(&layer.gate)
         });
-        let behind = self.merger.iter().chain(self.resampler.iter().flat_map(Resampler::linears));
+        let deep = self.deepstack.iter().flat_map(|own| [&own.first, &own.second]);
+        let behind = deep.chain(&self.merger).chain(self.resampler.iter().flat_map(Resampler::linears));
         layers.chain([&self.patch]).chain(behind).chain(&self.projector).map(|linear| linear.matrix.nbytes()).sum()
+    }
+}
+
+impl Deepstack {
+    fn load(config: &VisionConfig, prefix: &str, tensors: &mut Tensors) -> Result<Self, Error> {
+        let (merged, first) = (config.merged_length(), format!("{prefix}.fc1"));
+        let inner = tensors.shape(&format!("{first}.weight"))?[1];
+        let norm = norm_of(NormKind::Layer, tensors, &format!("{prefix}.norm"), merged)?;
+        Ok(Self {
+            norm: Norm { epsilon: config.norm_epsilon, ..norm },
+            first: tensors.linear(&first, merged, inner)?,
+            second: tensors.linear(&format!("{prefix}.fc2"), inner, config.output_length)?,
+        })
     }
 }
 
@@ -210,7 +239,7 @@ fn positions_of(config: &VisionConfig, tensors: &mut Tensors) -> Result<Option<V
     let rows = match config.positions {
         PositionTable::None => return Ok(None),
         PositionTable::Fixed => config.rows(config.patches().unwrap_or(0)),
-        PositionTable::Transposed | PositionTable::Nearest => {
+        PositionTable::Transposed | PositionTable::Nearest | PositionTable::Corners => {
             let [_, rows, _] = tensors.shape(name)?;
             if rows.isqrt().pow(2) != rows {
                 return Err(Error::Model(format!("the tensor {name:?} has {rows} rows; expected those of a square")));
