@@ -21,6 +21,7 @@ pub(super) mod rounded;
 mod rows;
 pub(super) mod search;
 mod symmetric;
+mod ternary;
 mod weights;
 
 pub(super) use four_bits::{iq4_nl, iq4_xs, q2_0, ranged, signed};
@@ -30,3 +31,4 @@ pub(super) use iq3::{iq3_s, iq3_xxs};
 pub(super) use k_ranges::{q2_k, q4_k, q5_k};
 pub(super) use k_signed::{q3_k, q6_k};
 pub(crate) use rows::{Quantize, Rows};
+pub(super) use ternary::{tq1_0, tq2_0};

@@ -2,7 +2,7 @@
 
 use super::rows::Rows;
 use crate::cpu::Isa;
-use crate::formats::{floats, four_bit_tables, low_bits, nvfp4, ternary};
+use crate::formats::{floats, four_bit_tables, low_bits, nvfp4};
 use crate::math::{Kernel, LANES, Lanes, dispatch};
 
 /// A function of a format's table that runs one of the functions which write blocks.
@@ -29,8 +29,6 @@ plain! {
     f32 floats::f32_to_bytes;
     bf16 floats::bf16_to_bytes;
     mxfp4 four_bit_tables::quantize_mxfp4;
-    tq1_0 ternary::quantize_tq1_0;
-    tq2_0 ternary::quantize_tq2_0;
 }
 
 /// The same for functions that are given the importance of the columns as well.
