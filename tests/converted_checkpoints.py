@@ -40,6 +40,8 @@ def weights(name: str, shape: list[int], kind: str) -> Any:
     if kind == "BF16":
         bits: NDArray[Any] = (array.view(np.uint32) >> 16).astype(np.uint16)
         return "BF16", bits
+    if kind == "BOOL":
+        return array > 0
     return array.astype({"F32": np.float32, "F16": np.float16, "I64": np.int64}[kind])
 
 
@@ -48,7 +50,8 @@ def write_checkpoint(folder: Path, model: dict[str, Any], tokenizers: dict[str, 
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(model["config"]), encoding="utf-8")
     tensors = {name: weights(name, shape, kind) for kind, shape, names in model["tensors"] for name in names}
-    tensors |= {name: np.array(values, np.float32) for name, values in model.get("values", {}).items()}
+    for name, values in model.get("values", {}).items():
+        tensors[name] = np.array(values, np.int64 if all(isinstance(value, int) for value in values) else np.float32)
     (folder / "model.safetensors").write_bytes(safetensors_bytes(dict(sorted(tensors.items()))))
     for name, text in {**tokenizers[model["tokenizer"]], **model.get("files", {})}.items():
         path = folder / name

@@ -18,8 +18,12 @@ from unittest import mock
 RANKS = {"qwen.tiktoken": "endoftext im_start im_end", "hy.tiktoken": "endoftext startoftext bos eos pad"}
 
 
-def converted_by_llama_cpp(folder: Path, kind: str, output: Path, rule: str | None) -> None:
-    """Convert; `rule` is the name of the rule that cuts text into words, None for the part that sees."""
+def converted_by_llama_cpp(folder: Path, kind: str, output: Path, rule: str | None, target: Path | None = None) -> None:
+    """Convert.
+
+    rule: the name of the rule that cuts text into words, None for the part that sees. target: the folder of the model
+    that a drafter was made for.
+    """
     import gguf
     import torch
     from conversion import get_model_class
@@ -33,7 +37,7 @@ def converted_by_llama_cpp(folder: Path, kind: str, output: Path, rule: str | No
     with torch.inference_mode(), _helped(folder, chosen, hparams):
         # It looks at numbers of Jais that it has not read otherwise.
         eager = chosen.__name__ == "JaisModel"
-        chosen(folder, gguf.LlamaFileType[types[kind]], output, eager=eager).write()
+        chosen(folder, gguf.LlamaFileType[types[kind]], output, eager=eager, target_model_dir=target).write()
 
 
 @contextlib.contextmanager
@@ -77,6 +81,8 @@ def _helped(folder: Path, chosen: Any, config: dict[str, Any]) -> Iterator[None]
             kind = transformers.PreTrainedTokenizerFast
             stack.enter_context(mock.patch.object(kind, "add_bos_token", True))
             stack.enter_context(_tokenizer(kind.from_pretrained(folder)))
+        if chosen.__name__ == "MuseGlimmerAssistantModel":  # it leaves out tokens of the target without a text
+            replace("__init__", _with_size(chosen.__init__))
         if chosen.__name__ == "XverseModel":  # it writes no scores, without which the merges are lost
             stack.enter_context(_scores(folder))
         if getattr(chosen, "opt_num_mtp_layers", None) is not None:  # it wants to be told that there are none
@@ -114,6 +120,15 @@ def _helped(folder: Path, chosen: Any, config: dict[str, Any]) -> Iterator[None]
         if "chatglm3" in str(config.get("_name_or_path")):
             stack.enter_context(_tokenizer(_chatglm(folder)))
         yield
+
+
+def _with_size(theirs: Any) -> Any:
+    def initialize(self: Any, *given: Any, target_model_dir: Path, **further: Any) -> None:
+        theirs(self, *given, target_model_dir=target_model_dir, **further)
+        config = json.loads((target_model_dir / "config.json").read_text("utf-8"))
+        self.hparams["vocab_size"] = config["text_config"]["vocab_size"]
+
+    return initialize
 
 
 @contextlib.contextmanager

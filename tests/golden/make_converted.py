@@ -28,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent / "python")]
 
 from converted_by_llama_cpp import converted_by_llama_cpp  # noqa: E402
+from converted_drafters import DRAFTERS, DRAFTERS_BY_HAND, DRAFTERS_VALUES, TARGETS  # noqa: E402
 from converted_models import BY_HAND, MODELS, PUBLISHED  # noqa: E402
 from converted_models_further import FURTHER, FURTHER_BY_HAND, FURTHER_PUBLISHED, PREDICTING, SETTINGS, VALUES  # noqa: E402
 from converted_towers import BREAK, NAMES, PICTURES, PREPROCESSORS, TOWERS  # noqa: E402
@@ -59,7 +60,9 @@ model_creator: Somebody
 # A model
 """
 MODELS, BY_HAND, PUBLISHED = MODELS | FURTHER, BY_HAND | FURTHER_BY_HAND, PUBLISHED | FURTHER_PUBLISHED
-MODELS |= TOWERS
+MODELS |= TOWERS | DRAFTERS
+BY_HAND |= DRAFTERS_BY_HAND
+VALUES |= DRAFTERS_VALUES
 ENCODERS = ("bert", "distilbert", "roberta", "xlm-roberta", "modern-bert", "gemma-embedding")
 TYPES = ("f32", "f16", "bf16", "q8_0", "auto")
 
@@ -286,7 +289,7 @@ def stored_model(name: str) -> dict[str, Any]:
     )
 
     model_type, tokenizer, dtype, settings = MODELS[name]
-    kind = AutoModel if name in ENCODERS else AutoModelForCausalLM
+    kind = AutoModel if name in ENCODERS or name in DRAFTERS else AutoModelForCausalLM
     kind = AutoModelForImageTextToText if "vision_config" in settings else kind
     config = AutoConfig.for_model(model_type, **settings)
     # The class of Mistral 4 is not one that the automatic ones know.
@@ -332,7 +335,7 @@ def model_by_hand(name: str) -> dict[str, Any]:
     """The same for a model that transformers has no class for."""
     config, tokenizer, whole, prefix, layer = BY_HAND[name]
     names = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_transformer_layers")
-    count = next(config[key] for key in names if key in config)
+    count = next((config[key] for key in names if key in config), 0)
     entries = [entry.split() for entry in whole.split("; ")]
     for number in range(count if layer else 0):
         entries += [f"{prefix}{number}.{entry}".split() for entry in layer.split("; ")]
@@ -368,11 +371,15 @@ def main() -> None:
     for name in chosen:
         model = facts["models"][name]
         folder = write_checkpoint(work / name, model, facts["tokenizers"])
+        target = None
+        if name in TARGETS:
+            model["target"] = TARGETS[name]
+            target = write_checkpoint(work / f"{name}-target", facts["models"][TARGETS[name]], facts["tokenizers"])
         model["digests"] = {}
         for kind in TYPES:
             ours, theirs = work / "ours.gguf", work / "theirs.gguf"
             try:
-                convert(folder, ours, type=kind, mmproj=name in TOWERS)
+                convert(folder, ours, type=kind, mmproj=name in TOWERS, target_model=target)
             except LlamaCpuError as error:
                 sys.stdout.write(f"{name:30} {kind:5} CANNOT BE CONVERTED: {error}\n")
                 break
@@ -380,7 +387,7 @@ def main() -> None:
                 rule = str(file.metadata.get("tokenizer.ggml.pre"))
                 model["architecture"] = str(file.metadata["general.architecture"])
             try:
-                converted_by_llama_cpp(folder, kind, theirs, None if name in TOWERS else rule)
+                converted_by_llama_cpp(folder, kind, theirs, None if name in TOWERS else rule, target)
             except Exception as error:  # it has faults of its own; there is nothing to compare then
                 sys.stdout.write(f"{name:30} {kind:5} llama.cpp fails: {error!r:.80}\n")
                 continue

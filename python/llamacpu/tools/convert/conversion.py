@@ -16,11 +16,12 @@ from llamacpu.gguf.writer import NewTensor, write_gguf
 from llamacpu.tools.convert.arrays import Array
 from llamacpu.tools.convert.card import set_card
 from llamacpu.tools.convert.formats import FILE_TYPES, encoded, format_of
-from llamacpu.tools.convert.hub import find_checkpoint
+from llamacpu.tools.convert.hub import find_checkpoint, find_description
 from llamacpu.tools.convert.keys import Keys
 from llamacpu.tools.convert.model_id import size_label
 from llamacpu.tools.convert.registry import family_of, tower_of
 from llamacpu.tools.convert.source import Source
+from llamacpu.tools.convert.target import target_at
 from llamacpu.tools.convert.tokenizers.folder import TokenizerFolder
 from llamacpu.tools.convert.trial import try_model
 
@@ -37,6 +38,7 @@ def convert(
     type: str = "auto",
     name: str | None = None,
     mmproj: bool = False,
+    target_model: str | os.PathLike[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_download: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -56,12 +58,16 @@ def convert(
     name         of the model (general.name), instead of the one in the model card or the folder's
     mmproj       convert the vision encoder and its projector instead of the language model, to the file that runtimes
                  call mmproj ("mmproj-Llama-4-Scout-F16.gguf")
+    target_model the model that a drafter (DFlash, EAGLE-3) was made for, whose tokenizer its file needs: the folder of
+                 its checkpoint, of which config.json and the tokenizer are read, its GGUF file, or its name on this
+                 machine or on the hub. None: what the drafter's configuration names, if it does
     on_progress  called with the bytes written so far and in total
     on_download  called with the bytes downloaded so far and in total
 
-    Raises CheckpointError if the checkpoint is damaged, incomplete or of a kind that cannot be converted (nothing is
-    written then), StoreError if it cannot be found or downloaded, ValueError for an unknown type, FileExistsError if
-    `output` is a file of another kind, OSError.
+    Raises CheckpointError if the checkpoint is damaged, incomplete, of a kind that cannot be converted or of another
+    target model (nothing is written then), StoreError if it cannot be found or downloaded, GGUFError if the target
+    model is a damaged GGUF file, ValueError for an unknown type, FileExistsError if `output` is a file of another kind,
+    OSError.
 
     The exceptions: a SentencePiece vocabulary that only exists as BPE in tokenizer.json gets scores in the order of its
     merges; llama.cpp's converter gives all tokens the same score, and text is then tokenized differently. The first
@@ -70,14 +76,22 @@ def convert(
     embedding that it needs.
     """
     check_path("source", source)
+    if target_model is not None:
+        check_path("target_model", target_model)
     if type not in (*FILE_TYPES, "auto"):
         raise ValueError(f"type is {type!r:.40}; expected auto, {', '.join(FILE_TYPES)}")
+    if mmproj and target_model is not None:
+        raise ValueError("mmproj is for models that see, target_model for drafters; give one of them")
     place = find_checkpoint(source, on_download)
     checkpoint = Checkpoint.open(place.folder)
-    origin = Source(checkpoint)
+    named = _verifier(checkpoint.config) if target_model is None and not mmproj else target_model
+    target = None if named is None else find_description(named, "target model", on_download)
+    origin = Source(checkpoint, None if target is None else target_at(target))
     made = (_encoder if mmproj else _language_model)(origin, type, place.name, name)
     path = _output(output, made)
-    inputs = [entry for entry in checkpoint.folder.iterdir() if entry.is_file()]
+    folders = [checkpoint.folder, *([target] if target is not None and target.is_dir() else [])]
+    inputs = [entry for folder in folders for entry in folder.iterdir() if entry.is_file()]
+    inputs += [target] if target is not None and target.is_file() else []
     values = made.keys.values
     try:
         if not mmproj:
@@ -90,6 +104,14 @@ def convert(
             raise
         raise CheckpointError(f"{checkpoint.folder}: no GGUF file can be made of it: {error}") from error
     return path
+
+
+def _verifier(config: dict[str, Any]) -> str | None:
+    """The model that the configuration of a drafter names as the one it was made for."""
+    settings = config.get("speculators_config")
+    verifier = settings.get("verifier") if isinstance(settings, dict) else None
+    name = verifier.get("name_or_path") if isinstance(verifier, dict) else None
+    return name if isinstance(name, str) and name.strip() else None
 
 
 class _Made(NamedTuple):

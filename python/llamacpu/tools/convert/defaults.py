@@ -214,6 +214,9 @@ _DEFAULTS = {
     " num_attention_heads=32 num_key_value_heads=2 head_dim=128 rms_norm_eps=1e-05 vocab_size=202048"
     " tie_word_embeddings=False sliding_window=2048 final_logit_softcapping=20.0 qk_scale_factor=3.87"
     " output_multiplier=0.19611613513818404 rope_theta=10000.0",
+    "muse_glimmer_assistant": "num_hidden_layers=5 max_position_embeddings=131072 hidden_size=6656"
+    " intermediate_size=19968 num_attention_heads=32 num_key_value_heads=8 head_dim=128 rms_norm_eps=1e-05"
+    " sliding_window=2048 block_size=16 mask_token_id=201818 rope_theta=500000.0",
     "dbrx": "n_layers=24 max_seq_len=2048 d_model=2048 n_heads=16 vocab_size=32000 tie_word_embeddings=False",
     "mllama_text_model": "num_hidden_layers=40 max_position_embeddings=131072 hidden_size=4096 intermediate_size=14336"
     " num_attention_heads=32 num_key_value_heads=8 rms_norm_eps=1e-05 vocab_size=128256 tie_word_embeddings=False"

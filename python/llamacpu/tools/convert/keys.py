@@ -16,7 +16,9 @@ _FLOATS = re.compile(
     r"attention\.(clamp_kqv|max_alibi_bias|layer_norm_epsilon|layer_norm_rms_epsilon|scale|temperature_scale)|.*_scale|.*_softcapping"
     r"|rope\.freq_base(_swa)?|rope\.scaling\.(factor|attn_factor|yarn_.*)|expert_weights_scale"
 )
-_BOOLS = ("attention.causal", "expert_weights_norm", "use_parallel_residual")
+_BOOLS = (
+    "attention.causal", "expert_weights_norm", "use_parallel_residual", "norm_before_residual", "norm_before_fc",
+)  # fmt: skip
 _STRINGS = ("rope.scaling.type", "tensor_data_layout", "hidden_activation")
 
 

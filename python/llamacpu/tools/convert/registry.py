@@ -50,6 +50,9 @@ _CLASSES = {
     "gemma4.Gemma4": "Gemma4ForCausalLM Gemma4ForConditionalGeneration",
     "gemma4.Gemma4Unified": "Gemma4UnifiedForConditionalGeneration",
     "gemma4.Gemma4Assistant": "Gemma4AssistantForCausalLM Gemma4UnifiedAssistantForCausalLM",
+    "drafters.MuseGlimmerAssistant": "MuseGlimmerAssistantModel",
+    "drafters.DFlash": "DFlashDraftModel",
+    "drafters.Eagle3": "LlamaForCausalLMEagle3 Eagle3LlamaForCausalLM Eagle3Speculator Eagle3DraftModel",
     "glimmer.MuseGlimmer": "MuseGlimmerForConditionalGeneration MuseGlimmerForCausalLM",
     "gpt_oss.GptOss": "GptOssForCausalLM",
     "deci.Deci": "DeciLMForCausalLM",
@@ -130,10 +133,17 @@ def family_of(source: Source) -> type[Family]:
         name = "encoders.NomicBertMoe"
     if name == "llama.Mistral3" and source.model_type == "mistral4":
         name = "deepseek.Mistral4"
+    if name == "llama.Llama" and "draft_vocab_size" in source.config and source.layers == 1:
+        name = "drafters.Eagle3"
     if name == "encoders.XlmRoberta" and source.config.get("lora_adaptations"):
         name = "jina.JinaBert3"
     module, _, kind = name.partition(".")
     family: type[Family] = getattr(importlib.import_module(f"llamacpu.tools.convert.families.{module}"), kind)
+    if source.target is not None and module != "drafters":
+        raise CheckpointError(
+            f"config.json: {source.architecture!r:.80} is no drafter that takes the tokenizer of its target model; "
+            "convert it without one (target_model, --target-model)"
+        )
     if family.architecture not in (*RUNNING, *DRAFTERS):
         raise CheckpointError(
             f"config.json: {source.architecture!r:.80} would become a file of the architecture "

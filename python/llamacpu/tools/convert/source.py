@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from llamacpu.checkpoints.checkpoint import Checkpoint
 from llamacpu.checkpoints.tensor import LazyTensor
 from llamacpu.errors import CheckpointError
 from llamacpu.tools.convert.defaults import with_defaults
+from llamacpu.tools.convert.keys import Keys
 
-__all__ = ["Source"]
+__all__ = ["Source", "Target"]
 
 _LAYERS = ("n_layers", "num_hidden_layers", "n_layer", "num_layers", "num_transformer_layers")
 _NESTED = ("text_config", "llm_config", "lm_config", "language_config")
+_DRAFTERS_LAYER = "transformer_layer_config"
 MAX_LAYERS = 10_000
+
+
+class Target(NamedTuple):
+    """The model that a drafter was made for.
+
+    name            where it lies
+    layers, width   numbers of layers and of elements of a hidden state
+    vocabulary      number of tokens
+    sections        whether positions have several parts, those in a picture among them
+    prefix          the add_prefix_space of its tokenizer_config.json; None if that says nothing
+    set_vocabulary  called with the keys of a file, sets those of its tokenizer
+    """
+
+    name: str
+    layers: int
+    width: int
+    vocabulary: int
+    sections: bool
+    prefix: Any
+    set_vocabulary: Callable[[Keys], None]
 
 
 class Source:
@@ -28,10 +50,12 @@ class Source:
     layers        number of layers
     rope          parameters of the rotary position embedding: "rope_theta", "rope_type" ..., or one such table for
                   each kind of layer
+    target        of a drafter, the model that it was made for, if it was given
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, target: Target | None = None) -> None:
         self.checkpoint = checkpoint
+        self.target = target
         self.root: dict[str, Any] = checkpoint.config
         if not self.root:
             raise CheckpointError(f"{checkpoint.folder}: there is no config.json; get it from where the model is from")
@@ -42,7 +66,9 @@ class Source:
                 "config.json: `architectures` does not name the model's class; expected a list of one"
             )
         self.model_type: str = str(nested.get("model_type") or self.root.get("model_type") or "")
-        self.config: dict[str, Any] = {**self.root, **with_defaults(nested or self.root, self.model_type)}
+        layer = self.root.get(_DRAFTERS_LAYER)  # of a drafter, whose class transformers does not know
+        told = layer if isinstance(layer, dict) else with_defaults(nested or self.root, self.model_type)
+        self.config: dict[str, Any] = {**self.root, **told}
         self.layers: int = self.integer(*_LAYERS, maximum=MAX_LAYERS)
         self.rope: dict[str, Any] = _rope_parameters(self.config)
 

@@ -39,7 +39,9 @@ def try_model(metadata: Mapping[str, Any], tensors: Sequence[NewTensor]) -> None
                 plan = drafter(file) if is_drafter(file) else None
                 config = config_for(file) if plan is None else plan.config
                 names = {t.name: t.name for t in file.tensors} if plan is None or plan.names is None else plan.names
-                rows = [(names[t.name], t.type, t.shape, t.file, t.offset, t.nbytes) for t in file.tensors]
+                map = None if plan is None else plan.map
+                found = [tensor for tensor in file.tensors if tensor.name != map]
+                rows = [(names[t.name], t.type, t.shape, t.file, t.offset, t.nbytes) for t in found]
                 native = _native.Model(file.native_files, dict(config), rows, 1, "map")
                 unused = [name for name in native.unread_tensors if not _predicts_further(name, metadata)]
                 del native

@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 
 from llamacpu.errors import CheckpointError, StoreError
 from llamacpu.store.download import download
-from llamacpu.store.local import find
-from llamacpu.store.names import HubName, RegistryName, parse
+from llamacpu.store.names import HubName
 from llamacpu.store.own import hub_folder
 from llamacpu.store.places import Places, offline, places
 from llamacpu.store.repository import hub_headers, list_files, refused
 from llamacpu.store.transfer import HttpError
+from llamacpu.tools.convert.hub import file_on_this_machine, hub_name
 from llamacpu.tools.convert_lora.settings import CONFIG
 
 __all__ = ["ADAPTER_FILES", "find_adapter", "find_base"]
@@ -30,7 +30,7 @@ def find_adapter(source: str | os.PathLike[str], on_download: Progress | None = 
     """
     if Path(source).exists():
         return Path(source)
-    name = _hub_name(os.fspath(source))
+    name = hub_name(os.fspath(source))
     if name is None:
         raise CheckpointError(f"{os.fspath(source)!r:.200}: there is no such folder; give that of an adapter")
     return _folder(name, [(CONFIG,), ADAPTER_FILES], ["README.md"], on_download)
@@ -45,30 +45,15 @@ def find_base(base: str | os.PathLike[str], on_download: Progress | None = None)
     if Path(base).exists():
         return Path(base)
     text = os.fspath(base)
-    try:
-        wanted = parse(text)
-        entry = find(wanted) if isinstance(wanted, (HubName, RegistryName)) else None
-    except StoreError:
-        entry = None
-    if entry is not None and entry.path.is_file():
-        return entry.path
-    name = _hub_name(text)
+    file = file_on_this_machine(text)
+    if file is not None:
+        return file
+    name = hub_name(text)
     if name is None:
         raise CheckpointError(
             f"{text!r:.200}: there is no such base model on this machine; give its folder or its GGUF file (--base)"
         )
     return _folder(name, [("config.json",)], [], on_download)
-
-
-def _hub_name(text: str) -> HubName | None:
-    """The repository that a text names: owner/name, also with "hf:" in front or as the address of its page."""
-    if text.startswith((".", "/", "~")) or "/" not in text:
-        return None
-    try:
-        name = parse(text if ":" in text else f"hf:{text}")
-    except StoreError:
-        return None
-    return name if isinstance(name, HubName) and name.selector is None else None
 
 
 def _folder(

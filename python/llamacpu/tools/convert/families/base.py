@@ -49,6 +49,7 @@ class Family:
     permutes      whether rows of queries and keys are put into the order in which pairs are rotated
     drops         names of tensors that are left out
     reduces_routers  whether the matrices that choose experts have the type of the others
+    drafts        whether it is a drafter
     """
 
     architecture: ClassVar[str] = ""
@@ -56,6 +57,7 @@ class Family:
     permutes: ClassVar[bool] = False
     drops: ClassVar[tuple[str, ...]] = ()
     reduces_routers: ClassVar[bool] = False
+    drafts: ClassVar[bool] = False
 
     def __init__(self, source: Source, folder: TokenizerFolder, file_type: int) -> None:
         self.source = source

@@ -137,6 +137,7 @@ class Gemma4Assistant(Gemma4):
     """The drafter of a Gemma 4, whose layers have no keys and values. The index of its vocabulary is left out."""
 
     architecture = "gemma4-assistant"
+    drafts = True
     names: ClassVar[Mapping[str, str]] = {
         **Gemma4.names, "pre_projection": "nextn.pre_projection", "post_projection": "nextn.post_projection",
     }  # fmt: skip
