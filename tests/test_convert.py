@@ -100,6 +100,10 @@ def test_the_pooling_of_siglip_is_left_out(tmp_path: Path, prefix: str) -> None:
         ("gemma3-vl", lambda f: changed(f, architectures=["LlamaForCausalLM"]), "has no vision encoder"),
         ("qwen25vl", lambda f: vision(f, fullatt_block_indexes=[1, 2]), "expected equal distances"),
         ("qwen25vl", lambda f: vision(f, num_heads="two"), "num_attention_heads of vision_config is 'two'|num_heads"),
+        ("qwen3vl-vision", lambda f: vision(f, deepstack_visual_indexes=[0, 3]), "expected numbers of 3 layers"),
+        ("qwen3vl-vision", lambda f: vision(f, deepstack_visual_indexes=[0]), "is of a layer that deepstack"),
+        ("qwen3vl-vision", lambda f: vision(f, hidden_act="relu"), "hidden_act of vision_config is 'relu'"),
+        ("qwen3vl-vision", lambda f: vision(f, num_position_embeddings=None), "num_position_embeddings"),
         ("pixtral", lambda f: (f / "tokenizer_config.json").write_text("{}"), "no token .* row in the embedding"),
         ("pixtral", lambda f: vision(f, model_type="clip_vision_model"), "'clip_vision_model' cannot be converted"),
         ("llama4-vl", lambda f: vision(f, pixel_shuffle_ratio=0), "pixel_shuffle_ratio is 0"),
@@ -116,6 +120,22 @@ def test_damaged_encoders_are_one_error(
     with pytest.raises(CheckpointError, match=message):
         llamacpu.convert(folder, tmp_path / "a.gguf", mmproj=True)
     assert not (tmp_path / "a.gguf").exists()
+
+
+def test_experts_of_qwen3_vl_in_both_orders(tmp_path: Path) -> None:
+    """Published checkpoints have inputs for rows, those that newer versions of transformers write have outputs."""
+    model = FACTS["models"]["qwen3vlmoe"]
+    folder = made(tmp_path, "qwen3vlmoe")
+    expected = llamacpu.convert(folder, tmp_path / "a.gguf", type="f32").read_bytes()
+    stored = {name: weights(name, shape, kind) for kind, shape, theirs in model["tensors"] for name in theirs}
+    for name in stored:
+        if ".experts." in name:
+            stored[name] = np.ascontiguousarray(stored[name].swapaxes(1, 2))
+    (folder / "model.safetensors").write_bytes(safetensors_bytes(dict(sorted(stored.items()))))
+    assert llamacpu.convert(folder, tmp_path / "b.gguf", type="f32").read_bytes() == expected
+    changed(folder, text_config={**model["config"]["text_config"], "moe_intermediate_size": 24})
+    with pytest.raises(CheckpointError, match="for each expert"):
+        llamacpu.convert(folder, tmp_path / "c.gguf", type="f32")
 
 
 def test_the_default_name_of_an_encoder(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from reference_vision import ReferenceEncoder, tensors
 pytestmark = pytest.mark.instruction_set
 STORED = load()
 CONVERTED = [
-    "llama4-vl", "gemma3-vl", "idefics3", "smolvlm", "pixtral", "mistral3-vl", "qwen2vl", "qwen25vl", "muse-glimmer-vl",
-    "mllama",
+    "llama4-vl", "gemma3-vl", "idefics3", "smolvlm", "pixtral", "mistral3-vl", "qwen2vl", "qwen25vl", "qwen3vl-vision",
+    "qwen35-vision", "muse-glimmer-vl", "mllama",
 ]  # fmt: skip
 FORMATS = ["F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K"]
 if os.environ.get("LLAMACPU_THOROUGH"):

@@ -19,6 +19,13 @@ MUSE_VISION = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 4,
     "pos_emb_height": 4, "pos_emb_width": 4, "max_position_embeddings": 16,
 }  # fmt: skip
+QWEN_3_ROPE = {
+    "rope_type": "default", "rope_theta": 5e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True,
+}  # fmt: skip
+QWEN_3_VISION = {
+    "depth": 3, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64, "patch_size": 4,
+    "num_position_embeddings": 9,
+}  # fmt: skip
 FURTHER: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "hunyuan-dense": ("hunyuan_v1_dense", "words", "bfloat16", {
         **GROUPED, "head_dim": 32, "eod_token_id": 2, "max_position_embeddings": 32768, "tie_word_embeddings": True,
@@ -65,6 +72,13 @@ FURTHER: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "qwen35moe": ("qwen3_5_moe_text", "words", "float32", {
         **GROUPED, **EXPERTS, **LINEAR, "head_dim": 32, "num_hidden_layers": 4, "num_experts": 4,
         "shared_expert_intermediate_size": 48}),
+    "qwen3vl": ("qwen3_vl", "words", "bfloat16", {
+        "text_config": {**GROUPED, "head_dim": 16, "rope_parameters": QWEN_3_ROPE, "model_type": "qwen3_vl_text"},
+        "vision_config": {**QWEN_3_VISION, "deepstack_visual_indexes": [0]}}),
+    "qwen3vlmoe": ("qwen3_vl_moe", "words", "float32", {
+        "text_config": {**GROUPED, **EXPERTS, "head_dim": 16, "num_experts": 4, "rope_parameters": QWEN_3_ROPE,
+                        "model_type": "qwen3_vl_moe_text"},
+        "vision_config": {**QWEN_3_VISION, "deepstack_visual_indexes": [0]}}),
     "mistral4": ("mistral4", "llama", "float32", {
         **MLA, "q_lora_rank": 48, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "rope_parameters": {
             **YARN, "rope_theta": 1e4, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from converted_models import ENDS, GROUPED
+from converted_models_further import LINEAR, QWEN_3_ROPE, QWEN_3_VISION
 
 TEXT = {**GROUPED, **ENDS, "head_dim": 16}
 VISION = {
@@ -43,6 +44,14 @@ TOWERS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         "vision_config": {
             "depth": 4, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64,
             "fullatt_block_indexes": [1, 3]}}),
+    "qwen3vl-vision": ("qwen3_vl", "words", "bfloat16", {
+        "text_config": {**TEXT, "model_type": "qwen3_vl_text", "rope_parameters": QWEN_3_ROPE},
+        "vision_config": {**QWEN_3_VISION, "deepstack_visual_indexes": [0, 2]}}),
+    "qwen35-vision": ("qwen3_5", "words", "float32", {
+        "text_config": {
+            **TEXT, **LINEAR, "model_type": "qwen3_5_text", "num_hidden_layers": 4,
+            "layer_types": ["linear_attention"] * 3 + ["full_attention"]},
+        "vision_config": QWEN_3_VISION}),
     "muse-glimmer-vl": ("muse_glimmer", "llama", "bfloat16", {
         "text_config": {**TEXT, "num_hidden_layers": 4}, "out_hidden_size": 128, "projector_hidden_size": 48,
         "vision_config": {

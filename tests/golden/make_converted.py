@@ -302,8 +302,10 @@ def stored_model(name: str) -> dict[str, Any]:
     header.pop("__metadata__", None)
     groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     for tensor in sorted(header):
-        published = tensor.replace(*NAMES.get(name, ("", "")), 1)
-        groups.setdefault((header[tensor]["dtype"], tuple(header[tensor]["shape"])), []).append(published)
+        published, shape = tensor.replace(*NAMES.get(name, ("", "")), 1), header[tensor]["shape"]
+        if model_type == "qwen3_vl_moe" and ".experts." in tensor:  # published with inputs for rows
+            shape = [shape[0], shape[2], shape[1]]
+        groups.setdefault((header[tensor]["dtype"], tuple(shape)), []).append(published)
     found = {"config": stored, "tokenizer": tokenizer, "tensors": [[t, list(s), n] for (t, s), n in groups.items()]}
     if name in TOWERS:
         found["part"] = "mmproj"

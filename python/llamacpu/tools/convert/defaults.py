@@ -41,6 +41,13 @@ _DEFAULTS = {
     " num_attention_heads=32 num_key_value_heads=4 rms_norm_eps=1e-06 num_local_experts=128"
     " num_experts_per_tok=8 vocab_size=151936 tie_word_embeddings=False moe_intermediate_size=768"
     " norm_topk_prob=False rope_theta=10000.0",
+    "qwen3_vl_text": "num_hidden_layers=32 max_position_embeddings=128000 hidden_size=4096 intermediate_size=22016"
+    " num_attention_heads=32 num_key_value_heads=32 head_dim=128 rms_norm_eps=1e-06 vocab_size=151936"
+    " rope_theta=500000.0",
+    "qwen3_vl_moe_text": "num_hidden_layers=24 max_position_embeddings=128000 hidden_size=2048 intermediate_size=5632"
+    " num_attention_heads=16 num_key_value_heads=16 head_dim=hidden/heads rms_norm_eps=1e-06 num_experts=60"
+    " num_experts_per_tok=4 vocab_size=151936 tie_word_embeddings=True moe_intermediate_size=1408"
+    " rope_theta=500000.0",
     "gemma": "num_hidden_layers=28 max_position_embeddings=8192 hidden_size=3072 intermediate_size=24576"
     " num_attention_heads=16 num_key_value_heads=16 head_dim=256 rms_norm_eps=1e-06 vocab_size=256000"
     " tie_word_embeddings=True pad_token_id=0 rope_theta=10000.0",

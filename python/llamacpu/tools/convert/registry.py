@@ -29,9 +29,11 @@ _CLASSES = {
     "llama.Llama4": "Llama4ForCausalLM Llama4ForConditionalGeneration",
     "qwen.Qwen2": "Qwen2ForCausalLM Qwen2Model",
     "qwen.Qwen2Moe": "Qwen2MoeForCausalLM",
-    "qwen.Qwen2Vl": "Qwen2VLForConditionalGeneration Qwen2_5_VLForConditionalGeneration",
+    "qwen_vl.Qwen2Vl": "Qwen2VLForConditionalGeneration Qwen2_5_VLForConditionalGeneration",
     "qwen.Qwen3": "Qwen3ForCausalLM Qwen3Model Qwen3ForSequenceClassification",
     "qwen.Qwen3Moe": "Qwen3MoeForCausalLM",
+    "qwen_vl.Qwen3Vl": "Qwen3VLForConditionalGeneration",
+    "qwen_vl.Qwen3VlMoe": "Qwen3VLMoeForConditionalGeneration",
     "qwen.Olmoe": "OlmoeForCausalLM",
     "qwen.Dots1": "Dots1ForCausalLM",
     "gemma.Gemma": "GemmaForCausalLM",
@@ -110,12 +112,14 @@ _CLASSES = {
     "mllama.Mllama": "MllamaForConditionalGeneration",
 }
 _TOWERS = {
-    "Llama4Tower": "Llama4ForConditionalGeneration",
-    "Gemma3Tower": "Gemma3ForConditionalGeneration",
-    "Idefics3Tower": "Idefics3ForConditionalGeneration SmolVLMForConditionalGeneration",
-    "PixtralTower": "LlavaForConditionalGeneration Mistral3ForConditionalGeneration",
-    "Qwen2VlTower": "Qwen2VLForConditionalGeneration Qwen2_5_VLForConditionalGeneration",
-    "MuseGlimmerTower": "MuseGlimmerForConditionalGeneration",
+    "kinds.Llama4Tower": "Llama4ForConditionalGeneration",
+    "kinds.Gemma3Tower": "Gemma3ForConditionalGeneration",
+    "kinds.Idefics3Tower": "Idefics3ForConditionalGeneration SmolVLMForConditionalGeneration",
+    "kinds.PixtralTower": "LlavaForConditionalGeneration Mistral3ForConditionalGeneration",
+    "qwen.Qwen2VlTower": "Qwen2VLForConditionalGeneration Qwen2_5_VLForConditionalGeneration",
+    "qwen.Qwen3VlTower": "Qwen3VLForConditionalGeneration Qwen3VLMoeForConditionalGeneration"
+    " Qwen3_5ForConditionalGeneration Qwen3_5MoeForConditionalGeneration",
+    "kinds.MuseGlimmerTower": "MuseGlimmerForConditionalGeneration",
 }
 TOWERS = {theirs: ours for ours, names in _TOWERS.items() for theirs in names.split()}
 FAMILIES = {theirs: ours for ours, names in _CLASSES.items() for theirs in names.split()}
@@ -154,8 +158,6 @@ def family_of(source: Source) -> type[Family]:
 
 def tower_of(source: Source) -> type[Tower]:
     """The vision encoder in a checkpoint; CheckpointError if its class has none that can be converted."""
-    from llamacpu.tools.convert.towers import kinds
-
     names = source.root.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if name not in TOWERS:
@@ -163,5 +165,6 @@ def tower_of(source: Source) -> type[Tower]:
             f"config.json: the architecture {name!r:.80} has no vision encoder that can be converted; "
             f"expected one of {', '.join(sorted(TOWERS))}"
         )
-    tower: type[Tower] = getattr(kinds, TOWERS[name])
+    module, _, kind = TOWERS[name].partition(".")
+    tower: type[Tower] = getattr(importlib.import_module(f"llamacpu.tools.convert.towers.{module}"), kind)
     return tower

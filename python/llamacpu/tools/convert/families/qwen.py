@@ -13,7 +13,7 @@ from llamacpu.tools.convert.tokenizers.byte_pair import set_byte_pair
 from llamacpu.tools.convert.tokenizers.pieces import has_pieces, set_pieces
 from llamacpu.tools.convert.tokenizers.tiktoken_files import set_coded_ranks
 
-__all__ = ["Dots1", "Olmoe", "Qwen", "Qwen2", "Qwen2Moe", "Qwen2Vl", "Qwen3", "Qwen3Moe"]
+__all__ = ["Dots1", "Olmoe", "Qwen", "Qwen2", "Qwen2Moe", "Qwen3", "Qwen3Moe"]
 
 _RERANK_TEMPLATE = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
@@ -42,12 +42,6 @@ class Qwen2(Family):
         if self.source.architecture in ("Qwen2Model", "Qwen3Model") and not name.startswith(("model.", "lm_head.")):
             name = f"model.{name}"
         return super().renamed(name)
-
-
-class Qwen2Vl(Qwen2):
-    """Qwen2-VL and Qwen2.5-VL without their vision encoders."""
-
-    architecture = "qwen2vl"
 
 
 class Qwen3(Qwen2):

@@ -20,12 +20,13 @@ _PARTS = {
     "attn_q": "self_attn.q_proj attention.q_proj attn.q_proj attn.q",
     "attn_k": "self_attn.k_proj attention.k_proj attn.k_proj attn.k",
     "attn_v": "self_attn.v_proj attention.v_proj attn.v_proj attn.v",
+    "attn_qkv": "attn.qkv",
     "attn_out": "self_attn.out_proj self_attn.o_proj attention.o_proj attn.proj",
     "ln1": "layer_norm1 input_layernorm attention_norm norm1",
     "ln2": "layer_norm2 post_attention_layernorm ffn_norm norm2",
-    "ffn_up": "mlp.fc1 feed_forward.up_proj mlp.up_proj",
+    "ffn_up": "mlp.fc1 mlp.linear_fc1 feed_forward.up_proj mlp.up_proj",
     "ffn_gate": "feed_forward.gate_proj mlp.gate_proj",
-    "ffn_down": "mlp.fc2 feed_forward.down_proj mlp.down_proj",
+    "ffn_down": "mlp.fc2 mlp.linear_fc2 feed_forward.down_proj mlp.down_proj",
 }
 _BLOCKS = {theirs: ours for ours, names in _PARTS.items() for theirs in names.split()}
 _SIZES = (

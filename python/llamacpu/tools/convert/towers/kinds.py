@@ -1,18 +1,17 @@
-"""The kinds of encoders: Llama 4, Gemma 3, Idefics 3 and SmolVLM, Pixtral, Qwen 2 VL and 2.5 VL, Muse Glimmer."""
+"""The kinds of encoders: Llama 4, Gemma 3, Idefics 3 and SmolVLM, Pixtral, Muse Glimmer."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from llamacpu.errors import CheckpointError
 from llamacpu.tools.convert.arrays import Array
-from llamacpu.tools.convert.families.base import permuted, split_rows
+from llamacpu.tools.convert.families.base import permuted
 from llamacpu.tools.convert.source import Source
 from llamacpu.tools.convert.towers.base import Tower
 
-__all__ = ["Gemma3Tower", "Idefics3Tower", "Llama4Tower", "MuseGlimmerTower", "PixtralTower", "Qwen2VlTower"]
+__all__ = ["Gemma3Tower", "Idefics3Tower", "Llama4Tower", "MuseGlimmerTower", "PixtralTower"]
 
 Named = Iterator[tuple[str, Array]]
 _SIGLIP = {
@@ -200,59 +199,6 @@ class PixtralTower(Tower):
         self.use(str(activation))
         if "spatial_merge_size" in self.source.root:
             self.keys.add("clip.vision.spatial_merge_size", self.source.root["spatial_merge_size"], "uint32")
-
-
-class Qwen2VlTower(Tower):
-    """Qwen 2 VL and 2.5 VL."""
-
-    projector = "qwen2vl_merger"
-    whole: ClassVar[Mapping[str, str]] = {"merger.ln_q": "v.post_ln", "merger.mlp.0": "mm.0", "merger.mlp.2": "mm.2"}
-
-    def __init__(self, source: Source, file_type: int) -> None:
-        super().__init__(source, file_type)
-        self._newer = source.root.get("model_type") == "qwen2_5_vl"
-        defaults = {"depth": 32, "num_heads": 16, "patch_size": 14, "image_size": 560, "hidden_size": 3584}
-        defaults |= {"intermediate_size": 3420} if self._newer else {"embed_dim": 1280}
-        for key, value in defaults.items():
-            self.config.setdefault(key, value)
-        if "embed_dim" in self.config:
-            self.config.update(intermediate_size=self.config["hidden_size"], hidden_size=self.config["embed_dim"])
-
-    def kept(self, name: str) -> str | None:
-        name = name.removeprefix("model.")
-        return name.removeprefix("visual.") if name.startswith("visual.") else None
-
-    def converted(self, name: str, array: Array) -> Named:
-        if ".qkv." in name:
-            rows = array.shape[0] // 3
-            for part, piece in split_rows(array, {"q": rows, "k": rows, "v": rows}, name).items():
-                yield name.replace("qkv", part), piece
-        elif name == "patch_embed.proj.weight":
-            if len(array.shape) != 5 or array.shape[2] != 2:
-                raise CheckpointError(
-                    f"the tensor {name!r} has the shape {array.shape}; expected kernels for two frames"
-                )
-            shape = (*array.shape[:2], *array.shape[3:])
-            yield "v.patch_embd.weight", array.whole(shape, lambda kernels: kernels[:, :, 0])
-            yield "v.patch_embd.weight.1", array.whole(shape, lambda kernels: kernels[:, :, 1])
-        else:
-            yield name, array
-
-    def set_parameters(self) -> None:
-        super().set_parameters()
-        if self._newer:
-            self.set_kind("qwen2.5vl_merger")
-            self.use("silu")
-            full = self.config.get("fullatt_block_indexes", [7, 15, 23, 31])
-            steps = {after - before for before, after in itertools.pairwise(full)} if full else {0}
-            if not full or steps - {full[0] + 1}:
-                raise CheckpointError(f"config.json: fullatt_block_indexes is {full!r:.60}; expected equal distances")
-            self.keys.add("clip.vision.n_wa_pattern", full[0] + 1, "uint32")
-            if self.config.get("window_size", 112) != 112:
-                self.keys.add("clip.vision.window_size", self.integer("window_size"), "uint32")
-        else:
-            self.set_kind()
-        self.set_epsilon(self.source.root.get("rms_norm_eps", 1e-6))
 
 
 class MuseGlimmerTower(Tower):
