@@ -1,4 +1,4 @@
-"""A small Qwen3-VL of random weights: the language model, with the vocabulary of the demo, and its mmproj file."""
+"""A small Qwen3-VL, or Qwen 3.5, of random weights: the text model, with the demo's vocabulary, and its mmproj file."""
 
 from __future__ import annotations
 
@@ -59,11 +59,19 @@ def write_text(path: Path, architecture: str = "qwen3vl", **metadata: Any) -> Pa
         merges = list(demo.metadata["tokenizer.ggml.merges"])
         kinds = demo.metadata["tokenizer.ggml.token_type"].tolist()
     experts = {"experts": 4, "experts_used": 2, "expert_feed_forward": 24} if architecture.endswith("moe") else {}
+    fields: dict[str, Any] = {"heads": [4] * LAYERS, "kv_heads": [2] * LAYERS, "query_key_norm": ["head"] * LAYERS}
+    if architecture.startswith("qwen35"):
+        fields = {
+            "heads": [0, 0, 0, 4], "kv_heads": [0, 0, 0, 2], "recurrent_heads": [4, 4, 4, 0], "recurrent_key_heads": 2,
+            "recurrent_key_size": 16, "recurrent_value_size": 16, "convolution_size": 4, "attention_gate": "query",
+            "query_key_norm": ["none"] * 3 + ["head"], "feed_forward_norm": "post_attention_norm",
+        }  # fmt: skip
+        metadata = {"n_deepstack_layers": None, "ssm.group_count": 2, "ssm.time_step_rank": 4, "ssm.inner_size": 64,
+                    "ssm.state_size": 16, "ssm.conv_kernel": 4, **metadata}  # fmt: skip
     config = Config(
         architecture=architecture, vocab_size=len(words) + len(CONTROL), context_length=1024, embedding_length=WIDTH,
-        layers=LAYERS, feed_forward=[48] * LAYERS, heads=[4] * LAYERS, kv_heads=[2] * LAYERS, key_size=16,
-        value_size=16, norm_epsilon=1e-6, rope_size=16, rope_original_context=1024,
-        query_key_norm=["head"] * LAYERS, **experts,
+        layers=LAYERS, feed_forward=[48] * LAYERS, key_size=16, value_size=16, norm_epsilon=1e-6, rope_size=16,
+        rope_original_context=1024, **fields, **experts,
     )  # fmt: skip
     values = text_tensors(config, np.random.default_rng(5), False, False)
     keys = {

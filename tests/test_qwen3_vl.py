@@ -1,4 +1,4 @@
-"""Qwen3-VL in conversations: what pictures cost, what is computed again, and files that do not belong together."""
+"""Qwen3-VL and Qwen 3.5 in conversations: what pictures cost, what is computed again, files that do not match."""
 
 from __future__ import annotations
 
@@ -34,13 +34,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("qwen3-vl")
     files.write_text(folder / "model.gguf")
     files.write_text(folder / "experts.gguf", "qwen3vlmoe")
+    files.write_text(folder / "recurrent.gguf", "qwen35")
     files.write_mmproj(folder / "mmproj.gguf")
+    files.write_mmproj(folder / "mmproj-recurrent.gguf", deep=[])
     return folder
 
 
-@pytest.fixture(params=["model", "experts"])
+@pytest.fixture(params=["model", "experts", "recurrent"])
 def model(folder: Path, request: pytest.FixtureRequest) -> Iterator[Model]:
-    with Model(folder / f"{request.param}.gguf", mmproj=folder / "mmproj.gguf") as model:
+    mmproj = "mmproj-recurrent.gguf" if request.param == "recurrent" else "mmproj.gguf"
+    with Model(folder / f"{request.param}.gguf", mmproj=folder / mmproj) as model:
         yield model
 
 
@@ -127,6 +130,24 @@ def test_info_counts_tokens(folder: Path) -> None:
     vision = json.loads(found.stdout)["vision"]
     assert vision["kind"] == "qwen3vl_merger"
     assert vision["embeddings"]["photo.png, 88 x 120"] == TOKENS
+
+
+def test_pictures_are_refused_where_qwen35_does_not_say_how_they_are_placed(folder: Path, tmp_path: Path) -> None:
+    ids = list(range(40))
+    with Model(folder / "recurrent.gguf", mmproj=False) as model:
+        expected = model.session().forward(ids, logits="all")
+    mmproj = folder / "mmproj-recurrent.gguf"
+    for sections in (None, [1, 1, 1, 0], [4, 2, 1, 1]):
+        path = files.write_text(tmp_path / "model.gguf", "qwen35", **{"rope.dimension_sections": sections})
+        with Model(path, mmproj=False) as model:
+            assert np.array_equal(model.session().forward(ids, logits="all"), expected)
+        with pytest.raises(ModelError, match=r"does not place pictures by row and column \(rope\.dimension_sections"):
+            Model(path, mmproj=mmproj)
+    # Some files say more than there is to turn.
+    path = files.write_text(tmp_path / "model.gguf", "qwen35", **{"rope.dimension_sections": [11, 11, 10, 0]})
+    with Model(path, mmproj=mmproj) as model:
+        assert model.config["rope_sections"] == [3, 3, 2]
+        assert model.chat(asked("What?", url()), max_tokens=2).result.tokens
 
 
 def test_files_that_do_not_belong_together(folder: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Qwen3-VL against tiny models of transformers: the encoder, with rows from layers in the middle, and the text."""
+"""Qwen3-VL and Qwen 3.5 against tiny models of transformers: encoders, with rows of layers in the middle, and text."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llamacpu import Model
+from converted_checkpoints import load
+from llamacpu import Model, convert
 from llamacpu.engine.picture_encoder import PictureEncoder
 from llamacpu.engine.pictures import Embeddings, MixedTokens
 from reference_vision import write
@@ -162,3 +164,67 @@ def test_pictures_and_text(tmp_path: Path, model: Any, rows: int, columns: int) 
         assert np.array_equal(fork.forward(given[3:], logits="all"), whole[3:])
         with pytest.raises(ValueError, match="width"):
             ours.session().forward([[1], Embeddings(exact[:, :WIDTH], b"shallow", grid=places)])
+
+
+@pytest.mark.parametrize("experts", [False, True])
+def test_qwen35(tmp_path: Path, experts: bool) -> None:
+    """The files are those of our converter: the encoder has no rows for layers in the middle."""
+    kind = "qwen3_5_moe" if experts else "qwen3_5"
+    text = {
+        "vocab_size": 320, "hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 512,
+        "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 5000.0, "mrope_section": [4, 2, 2], "partial_rotary_factor": 0.5,
+        },
+        "layer_types": ["linear_attention"] * 3 + ["full_attention"],
+    }  # fmt: skip
+    if experts:
+        text |= {
+            "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+            "shared_expert_intermediate_size": 24,
+        }  # fmt: skip
+    vision = {
+        "depth": 3, "hidden_size": 64, "intermediate_size": 96, "num_heads": 4, "patch_size": 8,
+        "out_hidden_size": WIDTH, "num_position_embeddings": 49,
+    }  # fmt: skip
+    config = transformers.AutoConfig.for_model(kind, text_config=text, vision_config=vision, image_token_id=319)
+    model = ready(transformers.AutoModelForImageTextToText.from_config(config))
+    folder = tmp_path / "checkpoint"
+    model.save_pretrained(folder)
+    for name, file in load()["tokenizers"]["words"].items():
+        (folder / name).write_text(file, "utf-8")
+    means = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(means), "utf-8")
+    text_file = convert(folder, tmp_path / "model.gguf", type="f32")
+    encoder_file = convert(folder, tmp_path / "mmproj.gguf", type="f32", mmproj=True)
+
+    rows, columns = 6, 14
+    torch.manual_seed(rows)
+    image = torch.randn(3, rows * 8, columns * 8)
+    cut = torch.stack([image, image]).reshape(1, 2, 3, rows // 2, 2, 8, columns // 2, 2, 8)
+    flat = cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(rows * columns, -1)
+    grid, count = torch.tensor([[1, rows, columns]]), rows * columns // 4
+    ids = torch.tensor([[7, 8, *[319] * count, 9, 10, *[319] * count, 11, 12]])
+    with torch.no_grad():
+        output = model.model.get_image_features(flat, grid).pooler_output
+        exact = (output[0] if isinstance(output, list | tuple) else output).numpy()
+        logits = model(
+            input_ids=ids, pixel_values=torch.cat([flat, flat]), image_grid_thw=torch.cat([grid, grid]),
+            mm_token_type_ids=(ids == 319).long(),
+        ).logits[0].numpy()  # fmt: skip
+    with PictureEncoder(encoder_file, threads=2) as encoder:
+        got = encoder.encode(np.ascontiguousarray(np.moveaxis(image[None].numpy(), 1, 3))).rows
+    assert near(got, exact)
+    places = (rows // 2, columns // 2)
+    pictures = [Embeddings(exact, bytes([number]), grid=places) for number in range(2)]
+    given = MixedTokens([7, 8, pictures[0], 9, 10, pictures[1], 11, 12])
+    with Model(text_file, mmproj=encoder_file, threads=2) as ours:
+        whole = ours.session(kv_type="f32").forward(given, logits="all")
+        assert near(whole, logits)
+        session = ours.session(kv_type="f32")
+        for start, end in [(0, 5), (5, count + 6), (count + 6, len(given))]:
+            assert np.array_equal(session.forward(given[start:end], logits="all"), whole[start:end])
+        for length in (len(given) - 4, 4):
+            session.truncate(length)
+            assert np.array_equal(session.forward(given[length:], logits="all"), whole[length:])
