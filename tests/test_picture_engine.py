@@ -62,11 +62,15 @@ class Shown:
             self.model = Model(path, threads=2)
             self.width = crossing.CONFIG["width"]
             return
-        more = {"rope_sections": [2, 3, 3], "rope_style": "neox"} if kind == "rows and columns" else {}
+        more: dict[str, Any] = {}
+        if kind == "rows and columns":  # as in Qwen3-VL, with parts of rows for the first layers
+            more = {
+                "rope_sections": [3, 3, 2], "rope_sections_alternate": True, "rope_style": "neox", "picture_layers": 2,
+            }  # fmt: skip
         config = Config(**BASE | more)
         path = write_config_model(folder / "model.gguf", config)
         self.model = open_config_model(path, config)
-        self.width = config.embedding_length
+        self.width = config.embedding_length * (1 + config.picture_layers)
 
     def source(self, name: str) -> Source:
         return Source(name, self.width)

@@ -173,5 +173,7 @@ def test_files_that_do_not_belong_together(folder: Path, tmp_path: Path) -> None
     for sections in ([4, 2, 1, 0], [4, 2, 2, 1], [8, 0]):
         with pytest.raises(ModelError, match=r"rope\.dimension_sections"):
             Model(files.write_text(tmp_path / "s.gguf", **{"rope.dimension_sections": sections}))
+    with pytest.raises(ModelError, match="in Ollama's layout, which does not run here"):
+        Model(files.write_text(tmp_path / "s.gguf", **{"vision.block_count": 3, "rope.dimension_sections": None}))
     with pytest.raises(ModelError, match="n_deepstack_layers"):
         Model(files.write_text(tmp_path / "s.gguf", n_deepstack_layers=files.LAYERS))

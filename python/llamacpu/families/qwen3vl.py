@@ -12,6 +12,11 @@ __all__ = ["alternating_sections", "qwen3vl"]
 
 def qwen3vl(file: GGUFFile, name: str) -> Config:
     """The `Config` of the text model in such a file."""
+    if f"{name}.vision.block_count" in file.metadata:
+        raise ModelError(
+            "the file holds a language model and its vision encoder in Ollama's layout, which does not run here; "
+            "expected the two files of llama.cpp's converter (`llamacpu convert`, and again with --mmproj)"
+        )
     fields = parts.common(file, name)
     layers = file.metadata.integer(f"{name}.n_deepstack_layers", 0, minimum=0, maximum=fields["layers"] - 1)
     return Config(
