@@ -37,10 +37,16 @@ def write_mmproj(path: Path, width: int = WIDTH, deep: list[int] | None = None, 
         output_length=width, norm_epsilon=1e-6, positions="corners", merge=2, projector=["mm.0", "mm.2"],
         deepstack=deep,
     )  # fmt: skip
-    values = {
-        name: tensor.astype(np.float16) if tensor.ndim == 2 and "position" not in name else tensor
-        for name, tensor in tensors(config, table=3).items()
-    }
+    values = tensors(config, table=3)
+    for layer in range(3):
+        for part in ("weight", "bias"):
+            three = [values.pop(f"v.blk.{layer}.attn_{name}.{part}") for name in "qkv"]
+            values[f"v.blk.{layer}.attn_qkv.{part}"] = np.concatenate(three)
+    # Of two frames, which are equal in pictures.
+    values |= {f"v.patch_embd.weight{end}": values["v.patch_embd.weight"] / 2 for end in ("", ".1")}
+    for name, tensor in values.items():
+        if tensor.ndim == 2 and "position" not in name:
+            values[name] = tensor.astype(np.float16)
     return write(path, values, {
         "general.type": "mmproj", "clip.has_vision_encoder": True, "clip.projector_type": "qwen3vl_merger",
         "clip.vision.projection_dim": width, "clip.vision.image_size": 12, "clip.vision.patch_size": 4,
