@@ -109,6 +109,10 @@ def test_the_pooling_of_siglip_is_left_out(tmp_path: Path, prefix: str) -> None:
         ("llama4-vl", lambda f: vision(f, pixel_shuffle_ratio=0), "pixel_shuffle_ratio is 0"),
         ("llama4-vl", lambda f: vision(f, rope_parameters={"rope_theta": 500000.0}), "rope_theta .* expected 10000"),
         ("pixtral", lambda f: vision(f, rope_theta=500000.0, rope_parameters=None), "rope_theta .* expected 10000"),
+        ("internvl", lambda f: vision(f, image_size=[56, 28]), "image_size of vision_config .* expected a square"),
+        ("internvl", lambda f: vision(f, norm_type="rms_norm"), "norm_type of vision_config is 'rms_norm'"),
+        ("internvl", lambda f: vision(f, hidden_act="relu"), "hidden_act of vision_config is 'relu'"),
+        ("internvl", lambda f: changed(f, downsample_ratio=0), "downsample_ratio is 0"),
         ("muse-glimmer-vl", lambda f: vision(f, patch_size=5), "is config.json sound"),
     ],
 )  # fmt: skip
@@ -136,6 +140,21 @@ def test_experts_of_qwen3_vl_in_both_orders(tmp_path: Path) -> None:
     changed(folder, text_config={**model["config"]["text_config"], "moe_intermediate_size": 24})
     with pytest.raises(CheckpointError, match="for each expert"):
         llamacpu.convert(folder, tmp_path / "c.gguf", type="f32")
+
+
+def test_the_text_of_a_model_that_sees_in_its_own_form(tmp_path: Path) -> None:
+    """InternVL: the language model is one with a class and a configuration of its own, inside of the whole."""
+    folder = made(tmp_path, "qwen2")
+    expected = llamacpu.convert(folder, tmp_path / "a.gguf").read_bytes()
+    inner = json.loads((folder / "config.json").read_text())
+    whole = {**TOWERS["internvl"]["config"], "llm_config": inner}
+    (folder / "config.json").write_text(json.dumps(whole))
+    tensors = {f"language_model.{n}": weights(n, shape, kind) for kind, shape, all in MODELS["qwen2"]["tensors"]
+               for n in all}  # fmt: skip
+    tensors |= {n: weights(n, shape, kind) for kind, shape, all in TOWERS["internvl"]["tensors"] for n in all
+                if not n.startswith("language_model.")}  # fmt: skip
+    (folder / "model.safetensors").write_bytes(safetensors_bytes(dict(sorted(tensors.items()))))
+    assert llamacpu.convert(folder, tmp_path / "b.gguf").read_bytes() == expected
 
 
 def test_the_default_name_of_an_encoder(tmp_path: Path) -> None:

@@ -52,6 +52,11 @@ TOWERS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
             **TEXT, **LINEAR, "model_type": "qwen3_5_text", "num_hidden_layers": 4,
             "layer_types": ["linear_attention"] * 3 + ["full_attention"]},
         "vision_config": QWEN_3_VISION}),
+    "internvl-hf": ("internvl", "words", "bfloat16", {
+        "text_config": {**TEXT, "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}, "downsample_ratio": 0.5,
+        "vision_config": {
+            **VISION, "num_hidden_layers": 4, "architectures": ["InternVisionModel"], "image_size": [56, 56],
+            "patch_size": [14, 14], "attention_bias": True}}),
     "muse-glimmer-vl": ("muse_glimmer", "llama", "bfloat16", {
         "text_config": {**TEXT, "num_hidden_layers": 4}, "out_hidden_size": 128, "projector_hidden_size": 48,
         "vision_config": {
@@ -60,8 +65,24 @@ TOWERS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
 }  # fmt: skip
 PICTURES: dict[str, Any] = {"image_mean": [0.5, 0.25, 0.125], "image_std": [0.5, 0.75, 0.625]}
 # Names of published checkpoints that newer transformers writes in another way.
-NAMES = {"gemma3-vl": ("vision_tower.", "vision_tower.vision_model.")}
+NAMES = {"gemma3-vl": ("vision_tower.", "vision_tower.vision_model."), "internvl-hf": ("", "model.")}
 BREAK = {"added_tokens_decoder": {"2": {"content": "[IMG_BREAK]", "special": True}}}
 PREPROCESSORS: dict[str, dict[str, Any]] = {
     "idefics3": {"size": {"longest_edge": 112}}, "gemma3-vl": {"image_seq_length": 4},
+}  # fmt: skip
+# Encoders in forms that transformers does not write.
+TOWERS_BY_HAND: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
+    "internvl": (
+        {"architectures": ["InternVLChatModel"], "model_type": "internvl_chat", "downsample_ratio": 0.5,
+         "min_dynamic_patch": 1, "max_dynamic_patch": 12, "num_layers": 4,
+         "llm_config": {**TEXT, "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"},
+         "vision_config": {
+             **VISION, "num_hidden_layers": 4, "architectures": ["InternVisionModel"], "model_type": "intern_vit_6b",
+             "hidden_act": "gelu", "layer_norm_eps": 1e-6, "norm_type": "layer_norm"}},
+        "words", "vision_model.embeddings:class_embedding 1 1 32; vision_model.embeddings:position_embedding 1 17 32; "
+        "vision_model.embeddings.patch_embedding 32 3 14 14; vision_model.embeddings.patch_embedding:bias 32; "
+        "mlp1.0 128; mlp1.0:bias 128; mlp1.1 64 128; mlp1.1:bias 64; mlp1.3 64 64; mlp1.3:bias 64; "
+        "language_model.model.embed_tokens 320 64", "vision_model.encoder.layers.",
+        "attn.qkv 96 32; attn.qkv:bias 96; attn.proj 32 32; attn.proj:bias 32; norm1 32; norm1:bias 32; norm2 32; "
+        "norm2:bias 32; mlp.fc1 64 32; mlp.fc1:bias 64; mlp.fc2 32 64; mlp.fc2:bias 32; ls1:: 32; ls2:: 32"),
 }  # fmt: skip

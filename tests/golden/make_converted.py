@@ -31,7 +31,7 @@ from converted_by_llama_cpp import converted_by_llama_cpp  # noqa: E402
 from converted_drafters import DRAFTERS, DRAFTERS_BY_HAND, DRAFTERS_VALUES, TARGETS  # noqa: E402
 from converted_models import BY_HAND, MODELS, PUBLISHED  # noqa: E402
 from converted_models_further import FURTHER, FURTHER_BY_HAND, FURTHER_PUBLISHED, PREDICTING, SETTINGS, VALUES  # noqa: E402
-from converted_towers import BREAK, NAMES, PICTURES, PREPROCESSORS, TOWERS  # noqa: E402
+from converted_towers import BREAK, NAMES, PICTURES, PREPROCESSORS, TOWERS, TOWERS_BY_HAND  # noqa: E402
 
 from converted_checkpoints import GOLDEN, load, write_checkpoint  # noqa: E402
 from llamacpu import convert  # noqa: E402
@@ -61,7 +61,8 @@ model_creator: Somebody
 """
 MODELS, BY_HAND, PUBLISHED = MODELS | FURTHER, BY_HAND | FURTHER_BY_HAND, PUBLISHED | FURTHER_PUBLISHED
 MODELS |= TOWERS | DRAFTERS
-BY_HAND |= DRAFTERS_BY_HAND
+BY_HAND |= DRAFTERS_BY_HAND | TOWERS_BY_HAND
+SEEING = {**TOWERS, **TOWERS_BY_HAND}
 VALUES |= DRAFTERS_VALUES
 ENCODERS = ("bert", "distilbert", "roberta", "xlm-roberta", "modern-bert", "gemma-embedding")
 TYPES = ("f32", "f16", "bf16", "q8_0", "auto")
@@ -348,7 +349,10 @@ def model_by_hand(name: str) -> dict[str, Any]:
         full = stem if suffix == ":" else f"{stem}.{suffix if colon else 'weight'}"
         kind = shape.pop() if shape[-1].isalnum() and not shape[-1].isdecimal() else "F32"
         tensors.append([kind, [int(size) for size in shape], [full]])
-    return {"config": config, "tokenizer": tokenizer, "tensors": tensors, "values": VALUES.get(name, {})}
+    found = {"config": config, "tokenizer": tokenizer, "tensors": tensors, "values": VALUES.get(name, {})}
+    if name in TOWERS_BY_HAND:
+        found |= {"part": "mmproj", "files": {"preprocessor_config.json": json.dumps(PICTURES)}}
+    return found
 
 
 def main() -> None:
@@ -381,7 +385,7 @@ def main() -> None:
         for kind in TYPES:
             ours, theirs = work / "ours.gguf", work / "theirs.gguf"
             try:
-                convert(folder, ours, type=kind, mmproj=name in TOWERS, target_model=target)
+                convert(folder, ours, type=kind, mmproj=name in SEEING, target_model=target)
             except LlamaCpuError as error:
                 sys.stdout.write(f"{name:30} {kind:5} CANNOT BE CONVERTED: {error}\n")
                 break
@@ -389,7 +393,7 @@ def main() -> None:
                 rule = str(file.metadata.get("tokenizer.ggml.pre"))
                 model["architecture"] = str(file.metadata["general.architecture"])
             try:
-                converted_by_llama_cpp(folder, kind, theirs, None if name in TOWERS else rule, target)
+                converted_by_llama_cpp(folder, kind, theirs, None if name in SEEING else rule, target)
             except Exception as error:  # it has faults of its own; there is nothing to compare then
                 sys.stdout.write(f"{name:30} {kind:5} llama.cpp fails: {error!r:.80}\n")
                 continue

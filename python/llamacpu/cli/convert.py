@@ -43,7 +43,8 @@ def command(
     are unpacked.
 
     With --mmproj, the file holds the vision encoder and its projector, for the option of that name: of Llama 4,
-    Gemma 3, Idefics 3, SmolVLM, Pixtral, Mistral Small 3.1, Qwen 2, 2.5 and 3 VL, Qwen 3.5 and Muse Glimmer.
+    Gemma 3, Idefics 3, SmolVLM, Pixtral, Mistral Small 3.1, InternVL, Qwen 2, 2.5 and 3 VL, Qwen 3.5 and Muse
+    Glimmer.
 
     Drafters for `--draft-model` (DFlash, EAGLE-3) have no tokenizer: their files get that of the model given by
     --target-model, of whose folder config.json and the tokenizer suffice. Gemma 4's assistant has its own.

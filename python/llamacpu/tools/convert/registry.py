@@ -119,6 +119,7 @@ _TOWERS = {
     "qwen.Qwen2VlTower": "Qwen2VLForConditionalGeneration Qwen2_5_VLForConditionalGeneration",
     "qwen.Qwen3VlTower": "Qwen3VLForConditionalGeneration Qwen3VLMoeForConditionalGeneration"
     " Qwen3_5ForConditionalGeneration Qwen3_5MoeForConditionalGeneration",
+    "internvl.InternVlTower": "InternVLChatModel InternVLForConditionalGeneration",
     "kinds.MuseGlimmerTower": "MuseGlimmerForConditionalGeneration",
 }
 TOWERS = {theirs: ours for ours, names in _TOWERS.items() for theirs in names.split()}
