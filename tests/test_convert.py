@@ -177,6 +177,13 @@ def test_converted_models_run(tmp_path: Path, name: str) -> None:
             assert np.ptp(logits) > 0
 
 
+@pytest.mark.parametrize(("name", "scores"), [("deepseek2-v2", "softmax"), ("glm4-moe-lite", "sigmoid")])
+def test_how_experts_are_scored_where_no_key_says_it(tmp_path: Path, name: str, scores: str) -> None:
+    with llamacpu.Model(llamacpu.convert(made(tmp_path, name), tmp_path / "a.gguf"), threads=1) as model:
+        assert "deepseek2.expert_gating_func" not in model.metadata
+        assert model.config.expert_gating == scores
+
+
 # Architectures whose family is chosen by more than the class in config.json.
 CHOSEN = {"nomic-bert-moe", "jina-bert-v3"}
 

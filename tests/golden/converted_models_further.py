@@ -83,6 +83,8 @@ FURTHER: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         **MLA, "q_lora_rank": 48, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "rope_parameters": {
             **YARN, "rope_theta": 1e4, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}}),
     "deepseek32": ("deepseek_v32", "words", "float32", {**MLA, **INDEX, "q_lora_rank": 48}),
+    "glm4-moe-lite": ("glm4_moe_lite", "glm", "bfloat16", {
+        **MLA, **ENDS, "q_lora_rank": 48, "n_group": 1, "topk_group": 1}),
     "glm-dsa": ("glm_moe_dsa", "glm", "float32", {
         **MLA, **INDEX, **ENDS, "q_lora_rank": 48, "n_group": 1, "topk_group": 1, "indexer_types": [
             "full", "full", "shared"]}),
@@ -104,7 +106,8 @@ PREDICTING: dict[str, tuple[str, str, str, dict[str, list[int]], dict[str, Any]]
         {f"model.layers.{layer + 1}.{part}.weight": shape for part, shape in PREDICTOR.items()},
         {"num_nextn_predict_layers": 1},
     )
-    for name, other, layer in (("deepseek32-mtp", "deepseek32", 2), ("glm-dsa-mtp", "glm-dsa", 2))
+    for name, other, layer in (
+        ("deepseek32-mtp", "deepseek32", 2), ("glm-dsa-mtp", "glm-dsa", 2), ("glm4-moe-lite-mtp", "glm4-moe-lite", 2))
 } | {
     f"{name}-mtp": (
         name, "model.layers.3.", "mtp.layers.0.",

@@ -217,6 +217,11 @@ _DEFAULTS = {
     " q_lora_rank=2048 qk_rope_head_dim=64 qk_nope_head_dim=192 v_head_dim=256 first_k_dense_replace=3"
     " n_shared_experts=1 routed_scaling_factor=2.5 norm_topk_prob=True index_topk=2048 index_head_dim=128"
     " index_n_heads=32 rope_theta=10000.0",
+    "glm4_moe_lite": "num_hidden_layers=47 max_position_embeddings=202752 hidden_size=2048 intermediate_size=10240"
+    " num_attention_heads=20 num_key_value_heads=20 rms_norm_eps=1e-05 n_routed_experts=64 num_experts_per_tok=4"
+    " n_group=1 topk_group=1 vocab_size=154880 tie_word_embeddings=False moe_intermediate_size=1536 kv_lora_rank=512"
+    " q_lora_rank=768 qk_rope_head_dim=64 qk_nope_head_dim=192 v_head_dim=256 n_shared_experts=1"
+    " routed_scaling_factor=1.8 norm_topk_prob=True rope_theta=10000.0",
     "muse_glimmer_text": "num_hidden_layers=52 max_position_embeddings=131072 hidden_size=6656 intermediate_size=19968"
     " num_attention_heads=32 num_key_value_heads=2 head_dim=128 rms_norm_eps=1e-05 vocab_size=202048"
     " tie_word_embeddings=False sliding_window=2048 final_logit_softcapping=20.0 qk_scale_factor=3.87"

@@ -1,5 +1,7 @@
-"""DeepSeek V2, V3 and V3.2, Mistral 4 and GLM 5: latent attention, whose second projection of keys and values is
-stored as two."""
+"""DeepSeek V2, V3 and V3.2, Mistral 4, GLM 4.7 Flash and GLM 5: latent attention.
+
+Its second projection of keys and values is stored as two.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from llamacpu.tools.convert.families.glm import Glm4Moe
 from llamacpu.tools.convert.source import Source
 from llamacpu.tools.convert.tokenizers.folder import TokenizerFolder
 
-__all__ = ["Deepseek2", "Deepseek32", "GlmDsa", "Mistral4"]
+__all__ = ["Deepseek2", "Deepseek32", "Glm4MoeLite", "GlmDsa", "Mistral4"]
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
@@ -163,6 +165,30 @@ class GlmDsa(Deepseek32):
         if not isinstance(found, list) or len(found) != self.source.layers:
             raise CheckpointError(f"config.json: indexer_types is {found!r:.60}; expected one for each layer")
         return found
+
+    def set_vocabulary(self) -> None:
+        Glm4Moe.set_vocabulary(self)  # type: ignore[arg-type]
+
+    def special_texts(self) -> tuple[tuple[str, str], ...]:
+        """As those of GLM 4.5."""
+        return Glm4Moe.special_texts(self)  # type: ignore[arg-type]
+
+
+class Glm4MoeLite(Deepseek2):
+    """GLM 4.7 Flash: DeepSeek V3 with the tokenizer of GLM 4.5."""
+
+    architecture = "deepseek2"
+
+    def __init__(self, source: Source, folder: TokenizerFolder, file_type: int) -> None:
+        super().__init__(source, folder, file_type)
+        further = self.config.get("num_nextn_predict_layers", 0)
+        self._further: int = further if isinstance(further, int) and 0 <= further < 100 else 0
+        self.layers: int = source.layers + self._further
+
+    def set_parameters(self) -> None:
+        super().set_parameters()
+        if self._further:
+            self.keys.set("nextn_predict_layers", self._further)
 
     def set_vocabulary(self) -> None:
         Glm4Moe.set_vocabulary(self)  # type: ignore[arg-type]
