@@ -215,9 +215,10 @@ class Steering:
 
 _Picture: TypeAlias = tuple[int, NDArray[np.float32], bool, int | None, tuple[int, int, int] | None]
 """Index of the first of some ids of 2^31 and above, one for each row; rows, float32[rows, width], that take the place
-of embeddings; whether they see each other in both directions; None; for models that tell rows and columns of a picture
-apart, number of the first row in its picture, height and width of the picture in rows. If the fourth entry is not None,
-it is the id of a placeholder: there is one id, and the rows are states of cross-attention, as many as there are."""
+of embeddings, with what is added behind the first layers after each (`picture_layers` times the embedding length);
+whether they see each other in both directions; None; for models that tell rows and columns of a picture apart, number
+of the first row in its picture, height and width of the picture in rows. If the fourth entry is not None, it is the id
+of a placeholder: there is one id, and the rows are states of cross-attention, as many as there are."""
 _SavedPicture: TypeAlias = tuple[int, int, bool, int | None, tuple[int, int, int] | None, int]
 """Of a picture: index of its first id, number of ids, whether its rows see each other, id of the placeholder of states
 of cross-attention, number of its first row with height and width of the picture in rows, number of states."""
