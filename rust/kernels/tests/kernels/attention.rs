@@ -148,8 +148,11 @@ fn shapes(random: &mut Random) -> Vec<(KvLayout, usize, usize)> {
 #[test]
 fn it_is_the_definition_and_the_same_bits_everywhere() {
     let mut random = Random::new(40);
-    for (layout, heads, tokens) in shapes(&mut random) {
-        for (kv_type, tolerance) in TYPES.into_iter().zip([3e-6, 1e-3, 2e-2, 1e-3]) {
+    for (shape, (layout, heads, tokens)) in shapes(&mut random).into_iter().enumerate() {
+        let types = TYPES.into_iter().zip([3e-6, 1e-3, 2e-2, 1e-3]);
+        // Under an emulator two of the four types for each shape, in turn.
+        let (skipped, step) = if emulated() { (shape % 2, 2) } else { (0, 1) };
+        for (kv_type, tolerance) in types.skip(skipped).step_by(step) {
             let layout = KvLayout { kv_type, ..layout };
             let sequence = Sequence::random(layout, heads, tokens, &mut random);
             let expected = sequence.run(Isa::SCALAR, 1, 0, &[tokens], None);

@@ -25,7 +25,9 @@ mod threads;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-/// Whether the tests run under an emulator: it is about 100 times slower, so the largest tests run fewer of their cases.
+/// Whether the tests run under an emulator, and not thoroughly: it is about 100 times slower, so the largest tests run fewer of
+/// their cases.
 fn emulated() -> bool {
-    std::env::var_os("LLAMACPU_EMULATED").is_some()
+    let set = |name| std::env::var_os(name).is_some();
+    set("LLAMACPU_EMULATED") && !set("LLAMACPU_THOROUGH")
 }

@@ -36,6 +36,8 @@ fn classes(values: &[f32]) -> Vec<u32> {
 fn nan_and_infinity_reach_only_those_who_see_them() {
     let mut random = Random::new(46);
     let (size, tokens, at) = (32, CHUNK + 90, CHUNK + 30);
+    // Under an emulator the last queries of the chunk before it and those of its own.
+    let from = if emulated() { CHUNK - 20 } else { 0 };
     for kv_type in TYPES {
         for (number, in_keys) in
             [(f32::INFINITY, true), (f32::NAN, true), (f32::NAN, false), (f32::NEG_INFINITY, false)]
@@ -44,27 +46,28 @@ fn nan_and_infinity_reach_only_those_who_see_them() {
         {
             let layout = KvLayout { kv_type, kv_heads: 2, key_size: size, value_size: size, latent: false };
             let mut sequence = Sequence::random(layout, 4, tokens, &mut random);
-            let clean = sequence.run(Isa::SCALAR, 1, 0, &[tokens], None);
+            let clean = sequence.run(Isa::SCALAR, 1, from, &[tokens - from], None);
             let numbers = if in_keys { &mut sequence.keys } else { &mut sequence.values };
             numbers[at * 2 * size + 3] = number;
             sequence.fill(Isa::SCALAR, tokens);
-            let expected = sequence.run(Isa::SCALAR, 1, 0, &[tokens], None);
-            let row = 4 * size;
-            assert_eq!(bits(&expected[..at * row]), bits(&clean[..at * row]), "queries before it");
+            let expected = sequence.run(Isa::SCALAR, 1, from, &[tokens - from], None);
+            let (row, before) = (4 * size, at - from);
+            assert_eq!(bits(&expected[..before * row]), bits(&clean[..before * row]), "queries before it");
             for (got, clean) in
-                expected.chunks_exact(2 * size).zip(clean.chunks_exact(2 * size)).skip(2 * at).skip(1).step_by(2)
+                expected.chunks_exact(2 * size).zip(clean.chunks_exact(2 * size)).skip(2 * before).skip(1).step_by(2)
             {
                 assert_eq!(bits(got), bits(clean), "the other head");
             }
-            for row in expected.chunks_exact(row).skip(at) {
+            for row in expected.chunks_exact(row).skip(before) {
                 // A negative number times infinity is minus infinity: such a key may also get no weight at all.
                 assert!(!row[3].is_finite() || in_keys && number.is_infinite(), "{kv_type:?} {number}");
             }
             for isa in Isa::available() {
-                for lengths in
-                    [vec![at, 1, 3, tokens - at - 4], vec![tokens]].into_iter().take(if emulated() { 1 } else { 2 })
+                for lengths in [vec![before, 1, 3, tokens - at - 4], vec![tokens - from]]
+                    .into_iter()
+                    .take(if emulated() { 1 } else { 2 })
                 {
-                    let got = sequence.run(*isa, 3, 0, &lengths, None);
+                    let got = sequence.run(*isa, 3, from, &lengths, None);
                     assert_eq!(classes(&got), classes(&expected), "{} {kv_type:?} {number}", isa.name());
                 }
             }
