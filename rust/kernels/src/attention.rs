@@ -15,6 +15,7 @@ mod keys;
 mod masks;
 mod page_size;
 pub(crate) mod pages;
+mod queries;
 mod relative;
 pub(crate) mod scores;
 mod softmax;

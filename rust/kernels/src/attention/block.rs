@@ -13,8 +13,9 @@ use super::copies::Copies;
 use super::keys::{TILE, scores};
 use super::masks::{Bias, Selected, inside};
 use super::pages::{KvLayout, KvType, PAGE_TOKENS};
+use super::queries::PackQueries;
 use super::scores::{CHUNK, CHUNK_PAGES, ChunkScores};
-use super::softmax::{Adjusted, join, weigh};
+use super::softmax::{Adjusted, Join, Weigh};
 use super::unpack::{PageKeys, Unpacked};
 use super::values::add_weighted;
 use super::word_keys::{WordQueries, word_scores};
@@ -61,7 +62,7 @@ impl<'a> Block<'a> {
 
     /// The query vector of a row. Rows are the query heads of a query, then those of the next one.
     #[inline(always)]
-    fn query(&self, row: usize) -> &'a [f32] {
+    pub(super) fn query(&self, row: usize) -> &'a [f32] {
         let heads = self.layout.kv_heads * self.group;
         let place = row / self.group * heads + self.head * self.group + row % self.group;
         &self.queries[place * self.layout.key_size..][..self.layout.key_size]
@@ -117,9 +118,9 @@ pub(super) struct Scratch {
     pub(super) state: State,
     pub(super) chunk: State,
     pub(super) copies: Copies,
-    queries: Vec<f32>,
-    byte_queries: ByteQueries,
-    word_queries: WordQueries,
+    pub(super) queries: Vec<f32>,
+    pub(super) byte_queries: ByteQueries,
+    pub(super) word_queries: WordQueries,
     pub(super) scores: Vec<ChunkScores>,
     pub(super) unpacked: Unpacked,
 }
@@ -159,7 +160,7 @@ impl Kernel for Attend<'_> {
     fn run<L: Lanes>(self, set: L::Set) {
         let Self { block, scratch } = self;
         let (rows, size) = (block.rows(), block.layout.value_size);
-        pack_queries::<L>(set, &block, scratch);
+        L::call(set, PackQueries { block: &block, scratch });
         scratch.scores.resize(scratch.scores.len().max(rows), [[0.0; PAGE_TOKENS]; CHUNK_PAGES]);
         scratch.state.reset(rows, size);
         for chunk in block.chunks.clone() {
@@ -168,7 +169,7 @@ impl Kernel for Attend<'_> {
                 continue;
             }
             scratch.chunk.reset(rows, size);
-            add_scores::<L>(set, &block, &pages, scratch);
+            L::call(set, AddScores { block: &block, pages: &pages, scratch });
             for (query, visible) in block.visible.iter().enumerate() {
                 let visible = inside(visible, chunk * CHUNK, CHUNK);
                 for row in query * block.group..(query + 1) * block.group {
@@ -177,12 +178,13 @@ impl Kernel for Attend<'_> {
                     let own = (block.first_position + query) as f32 - (chunk * CHUNK) as f32;
                     let selected = block.selected.part(query, chunk);
                     let adjusted = Adjusted { cap: block.cap, bias, slope, own, selected };
-                    let (largest, total) = weigh::<L>(set, &mut scratch.scores[row], visible.clone(), adjusted);
+                    let weigh = Weigh { scores: &mut scratch.scores[row], visible: visible.clone(), adjusted };
+                    let (largest, total) = L::call(set, weigh);
                     (scratch.chunk.numbers[row], scratch.chunk.numbers[rows + row]) = (largest, total);
                 }
             }
             add_values::<L>(set, &block, &pages, scratch);
-            join::<L>(set, &mut scratch.state.numbers, &scratch.chunk.numbers, rows);
+            L::call(set, Join { state: &mut scratch.state.numbers, next: &scratch.chunk.numbers, rows });
         }
     }
 }
@@ -192,46 +194,9 @@ impl Kernel for Attend<'_> {
 /// Loops over tiles are written out, without closures: a closure is a separate function, which may be compiled without the
 /// instruction set of the enclosing function.
 #[inline(always)]
-fn tile_rows(rows: usize, count: usize, tile: usize) -> (usize, usize) {
+pub(super) fn tile_rows(rows: usize, count: usize, tile: usize) -> (usize, usize) {
     let (first, end) = (tile * rows / count, (tile + 1) * rows / count);
     (first, end - first)
-}
-
-/// Stores the queries of each tile side by side, multiplied by the scale of the scores.
-#[inline(always)]
-pub(super) fn pack_queries<L: Lanes>(set: L::Set, block: &Block, scratch: &mut Scratch) {
-    let (rows, size) = (block.rows(), block.layout.key_size);
-    let scale = block.scale;
-    let kv_type = block.layout.kv_type;
-    match kv_type {
-        KvType::Q8_0 => scratch.byte_queries.resize(rows, size),
-        KvType::I16 => scratch.word_queries.resize(rows, size),
-        KvType::F32 | KvType::F16 => scratch.queries.resize(rows * size, 0.0),
-    }
-    let count = rows.div_ceil(TILE);
-    for tile in 0..count {
-        let (first, height) = tile_rows(rows, count, tile);
-        let mut queries = [&[][..]; TILE];
-        for (place, query) in queries[..height].iter_mut().enumerate() {
-            *query = block.query(first + place);
-        }
-        if kv_type == KvType::I16 {
-            for (place, query) in queries[..height].iter().enumerate() {
-                scratch.word_queries.set::<L>(set, (first, height), place, query, scale);
-            }
-        } else if kv_type == KvType::Q8_0 {
-            for (place, query) in queries[..height].iter().enumerate() {
-                scratch.byte_queries.set::<L>(set, first, height, place, query, scale);
-            }
-        } else {
-            let packed = scratch.queries[first * size..][..height * size].chunks_exact_mut(height);
-            for (number, to) in packed.enumerate() {
-                for (to, query) in to.iter_mut().zip(&queries) {
-                    *to = query[number] * scale;
-                }
-            }
-        }
-    }
 }
 
 /// The visible tokens of a page for each row of a tile.
@@ -250,37 +215,55 @@ pub(super) fn few(block: &Block) -> bool {
 }
 
 /// Computes the scores of all rows with the keys of these pages of a chunk.
-#[inline(always)]
-pub(super) fn add_scores<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratch: &mut Scratch) {
-    let Scratch { queries, byte_queries, word_queries, scores: all_scores, unpacked, .. } = scratch;
-    let (rows, size) = (block.rows(), block.layout.key_size);
-    let count = rows.div_ceil(TILE);
-    for page in pages.clone() {
-        let bytes = block.layout.keys(block.pages[page], block.head);
-        if bytes.is_empty() {
-            // No row sees any of it.
-            continue;
-        }
-        let keys = unpacked.keys::<L>(set, block.layout, bytes, !few(block));
-        let mut ahead = block.upcoming(pages, page - pages.start + AHEAD);
-        for tile in 0..count {
-            let (first, height) = tile_rows(rows, count, tile);
-            if visible_tokens(block, page, first, height).iter().all(Range::is_empty) {
+pub(super) struct AddScores<'a> {
+    pub(super) block: &'a Block<'a>,
+    pub(super) pages: &'a Range<usize>,
+    pub(super) scratch: &'a mut Scratch,
+}
+
+impl Kernel for AddScores<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, set: L::Set) {
+        let Self { block, pages, scratch } = self;
+        let Scratch { queries, byte_queries, word_queries, scores: all_scores, unpacked, .. } = scratch;
+        let (rows, size) = (block.rows(), block.layout.key_size);
+        let count = rows.div_ceil(TILE);
+        for page in pages.clone() {
+            let bytes = block.layout.keys(block.pages[page], block.head);
+            if bytes.is_empty() {
+                // No row sees any of it.
                 continue;
             }
-            let to = &mut all_scores[first..][..height];
-            match keys {
-                PageKeys::Numbers(keys) => {
-                    scores::<L>(set, keys, &queries[first * size..][..height * size], to, page % CHUNK_PAGES, ahead);
+            let keys = unpacked.keys::<L>(set, block.layout, bytes, !few(block));
+            let mut ahead = block.upcoming(pages, page - pages.start + AHEAD);
+            for tile in 0..count {
+                let (first, height) = tile_rows(rows, count, tile);
+                if visible_tokens(block, page, first, height).iter().all(Range::is_empty) {
+                    continue;
                 }
-                PageKeys::Words(keys) => {
-                    word_scores::<L>(set, keys, word_queries, (first, size), to, page % CHUNK_PAGES, ahead);
+                let to = &mut all_scores[first..][..height];
+                match keys {
+                    PageKeys::Numbers(keys) => {
+                        scores::<L>(
+                            set,
+                            keys,
+                            &queries[first * size..][..height * size],
+                            to,
+                            page % CHUNK_PAGES,
+                            ahead,
+                        );
+                    }
+                    PageKeys::Words(keys) => {
+                        word_scores::<L>(set, keys, word_queries, (first, size), to, page % CHUNK_PAGES, ahead);
+                    }
+                    PageKeys::Bytes(keys) => {
+                        byte_scores::<L>(set, keys, byte_queries, (first, size), to, page % CHUNK_PAGES, ahead);
+                    }
                 }
-                PageKeys::Bytes(keys) => {
-                    byte_scores::<L>(set, keys, byte_queries, (first, size), to, page % CHUNK_PAGES, ahead);
-                }
+                ahead = &[];
             }
-            ahead = &[];
         }
     }
 }

@@ -6,13 +6,14 @@
 
 use std::ops::Range;
 
-use super::block::{Block, Scratch, add_scores, few, pack_queries};
+use super::block::{AddScores, Block, Scratch, few};
 use super::copies::{Copies, own_layout};
 use super::keys::TILE;
 use super::masks::{Bias, Selected, inside};
 use super::pages::PAGE_TOKENS;
+use super::queries::PackQueries;
 use super::scores::{CHUNK, CHUNK_PAGES, ChunkScores};
-use super::softmax::{Adjusted, join, weigh};
+use super::softmax::{Adjusted, Join, Weigh};
 use super::values::{Values, add_weighted};
 use crate::math::{Kernel, Lanes};
 
@@ -47,7 +48,7 @@ impl Kernel for AttendSelected<'_> {
             chunks: 0..1,
             ..block.clone()
         };
-        pack_queries::<L>(set, &own, scratch);
+        L::call(set, PackQueries { block: &own, scratch });
         scratch.scores.resize(scratch.scores.len().max(heads.len()), [[0.0; PAGE_TOKENS]; CHUNK_PAGES]);
         scratch.state.reset(heads.len(), layout.value_size);
         let mut copies = std::mem::take(&mut scratch.copies);
@@ -68,7 +69,8 @@ impl Kernel for AttendSelected<'_> {
             }
             let seen = 0..positions.len();
             let own = Block { pages: &pages, visible: std::slice::from_ref(&seen), ..own.clone() };
-            add_scores::<L>(set, &own, &(0..positions.len().div_ceil(PAGE_TOKENS)), scratch);
+            let pages = 0..positions.len().div_ceil(PAGE_TOKENS);
+            L::call(set, AddScores { block: &own, pages: &pages, scratch });
             let batch = Batch { block: &block, own: &own, heads: heads.clone(), positions, parts };
             batch.add::<L>(set, scratch);
         }
@@ -110,7 +112,7 @@ impl Batch<'_> {
                 if copies.end > range.end {
                     break;
                 }
-                join::<L>(set, &mut state.numbers, &next.numbers, rows);
+                L::call(set, Join { state: &mut state.numbers, next: &next.numbers, rows });
                 parts.next();
             }
         }
@@ -139,7 +141,8 @@ impl Batch<'_> {
             let bias = block.bias.part(head, 0, chunk);
             let slope = block.slopes.get(head).copied();
             let adjusted = Adjusted { cap: block.cap, bias, slope, own, selected: block.selected.part(0, chunk) };
-            (next[row], next[rows + row]) = weigh::<L>(set, &mut placed, visible.clone(), adjusted);
+            let weigh = Weigh { scores: &mut placed, visible: visible.clone(), adjusted };
+            (next[row], next[rows + row]) = L::call(set, weigh);
             for (number, position) in numbers[copies.clone()].iter_mut().zip(places) {
                 *number = placed.as_flattened()[position - chunk * CHUNK];
             }

@@ -4,9 +4,10 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use super::block::{Block, Scratch, add_scores, pack_queries};
+use super::block::{AddScores, Block, Scratch};
 use super::masks::{Bias, Selected};
 use super::pages::{KvLayout, PAGE_TOKENS};
+use super::queries::PackQueries;
 use super::scores::{CHUNK, CHUNK_PAGES};
 use super::{SCRATCH, note};
 use crate::Error;
@@ -171,11 +172,11 @@ impl Kernel for Total<'_> {
             first_position: visible[0].end - 1,
             chunks: 0..visible[0].end.div_ceil(CHUNK),
         };
-        pack_queries::<L>(set, &block, scratch);
+        L::call(set, PackQueries { block: &block, scratch });
         scratch.scores.resize(scratch.scores.len().max(heads), [[0.0; PAGE_TOKENS]; CHUNK_PAGES]);
         for chunk in block.chunks.clone() {
             let pages = block.visible_pages(chunk);
-            add_scores::<L>(set, &block, &pages, scratch);
+            L::call(set, AddScores { block: &block, pages: &pages, scratch });
             for page in pages {
                 for (part, totals) in
                     totals[page * PAGE_TOKENS..][..PAGE_TOKENS].as_chunks_mut::<LANES>().0.iter_mut().enumerate()

@@ -54,45 +54,51 @@ impl Adjusted<'_> {
 /// Weights of invisible tokens are unspecified.
 ///
 /// The sum has 16 parts, each in the order of its positions, joined by one fixed tree of additions.
-#[inline(always)]
-pub(super) fn weigh<L: Lanes>(
-    set: L::Set,
-    scores: &mut ChunkScores,
-    visible: Range<usize>,
-    adjusted: Adjusted,
-) -> (f32, f32) {
-    if visible.is_empty() {
-        return (f32::NEG_INFINITY, 0.0);
+pub(super) struct Weigh<'a> {
+    pub(super) scores: &'a mut ChunkScores,
+    pub(super) visible: Range<usize>,
+    pub(super) adjusted: Adjusted<'a>,
+}
+
+impl Kernel for Weigh<'_> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, set: L::Set) -> (f32, f32) {
+        let Self { scores, visible, adjusted } = self;
+        if visible.is_empty() {
+            return (f32::NEG_INFINITY, 0.0);
+        }
+        let scores = scores.as_flattened_mut();
+        let (first, end) = (visible.start / LANES, visible.end.div_ceil(LANES));
+        adjusted.apply::<L>(set, &mut scores.as_chunks_mut::<LANES>().0[first..end], first);
+        scores[first * LANES..visible.start].fill(f32::NEG_INFINITY);
+        scores[visible.end..end * LANES].fill(f32::NEG_INFINITY);
+        let (parts, _) = scores.as_chunks_mut::<LANES>();
+        let parts = &mut parts[first..end];
+        if !adjusted.selected.is_empty() {
+            return weigh_selected::<L>(set, parts, first, adjusted.selected);
+        }
+        // Two variables: an array would be kept in memory.
+        let (mut even, mut odd) = (L::splat(set, f32::NEG_INFINITY), L::splat(set, f32::NEG_INFINITY));
+        let (pairs, last) = parts.as_chunks::<2>();
+        for [first, second] in pairs {
+            even = even.max(L::load(set, first));
+            odd = odd.max(L::load(set, second));
+        }
+        for part in last {
+            even = even.max(L::load(set, part));
+        }
+        let largest = even.max(odd).largest();
+        let shift = L::splat(set, largest);
+        let mut sum = L::zero(set);
+        for part in parts {
+            let weights = exp2(L::load(set, part).sub(shift));
+            weights.store(part);
+            sum = sum.add(weights);
+        }
+        (largest, sum.sum())
     }
-    let scores = scores.as_flattened_mut();
-    let (first, end) = (visible.start / LANES, visible.end.div_ceil(LANES));
-    adjusted.apply::<L>(set, &mut scores.as_chunks_mut::<LANES>().0[first..end], first);
-    scores[first * LANES..visible.start].fill(f32::NEG_INFINITY);
-    scores[visible.end..end * LANES].fill(f32::NEG_INFINITY);
-    let (parts, _) = scores.as_chunks_mut::<LANES>();
-    let parts = &mut parts[first..end];
-    if !adjusted.selected.is_empty() {
-        return weigh_selected::<L>(set, parts, first, adjusted.selected);
-    }
-    // Two variables: an array would be kept in memory.
-    let (mut even, mut odd) = (L::splat(set, f32::NEG_INFINITY), L::splat(set, f32::NEG_INFINITY));
-    let (pairs, last) = parts.as_chunks::<2>();
-    for [first, second] in pairs {
-        even = even.max(L::load(set, first));
-        odd = odd.max(L::load(set, second));
-    }
-    for part in last {
-        even = even.max(L::load(set, part));
-    }
-    let largest = even.max(odd).largest();
-    let shift = L::splat(set, largest);
-    let mut sum = L::zero(set);
-    for part in parts {
-        let weights = exp2(L::load(set, part).sub(shift));
-        weights.store(part);
-        sum = sum.add(weights);
-    }
-    (largest, sum.sum())
 }
 
 /// The same for vectors of scores from number `first` of the chunk on, of which only the selected ones count; the others get
@@ -141,42 +147,6 @@ fn weigh_selected<L: Lanes>(set: L::Set, parts: &mut [[f32; LANES]], first: usiz
 
 /// Adds the state of the next chunk to that of the chunks before it. A state has the largest score of each row, the sum
 /// of weights of each row, and the weighted sum of values of each row, padded to whole vectors.
-#[inline(always)]
-pub(super) fn join<L: Lanes>(set: L::Set, state: &mut [f32], next: &[f32], rows: usize) {
-    if rows == 0 {
-        return;
-    }
-    let width = state.len() / rows - 2;
-    let (largest, rest) = state.split_at_mut(rows);
-    let (total, sums) = rest.split_at_mut(rows);
-    let (next_largest, rest) = next.split_at(rows);
-    let (next_total, next_sums) = rest.split_at(rows);
-    for row in 0..rows {
-        let sums = &mut sums[row * width..][..width];
-        let next_sums = &next_sums[row * width..][..width];
-        // A row that has seen a token has a total of at least 1, the weight of its largest score (or a NaN).
-        if next_total[row] == 0.0 {
-            continue;
-        }
-        if total[row] == 0.0 {
-            sums.copy_from_slice(next_sums);
-            largest[row] = next_largest[row];
-            total[row] = next_total[row];
-            continue;
-        }
-        let (before, after) = (largest[row], next_largest[row]);
-        let both = if after > before { after } else { before };
-        let (old, new) = (exp2(L::splat(set, before - both)), exp2(L::splat(set, after - both)));
-        largest[row] = both;
-        total[row] = fma(next_total[row], new.first(), total[row] * old.first());
-        let (sums, _) = sums.as_chunks_mut::<LANES>();
-        for (sum, next) in sums.iter_mut().zip(next_sums.as_chunks::<LANES>().0) {
-            L::load(set, next).fma(new, L::load(set, sum).mul(old)).store(sum);
-        }
-    }
-}
-
-/// Adds the state of the next chunk to that of the chunks before it.
 pub(super) struct Join<'a> {
     pub(super) state: &'a mut [f32],
     pub(super) next: &'a [f32],
@@ -188,7 +158,38 @@ impl Kernel for Join<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) {
-        join::<L>(set, self.state, self.next, self.rows);
+        let Self { state, next, rows } = self;
+        if rows == 0 {
+            return;
+        }
+        let width = state.len() / rows - 2;
+        let (largest, rest) = state.split_at_mut(rows);
+        let (total, sums) = rest.split_at_mut(rows);
+        let (next_largest, rest) = next.split_at(rows);
+        let (next_total, next_sums) = rest.split_at(rows);
+        for row in 0..rows {
+            let sums = &mut sums[row * width..][..width];
+            let next_sums = &next_sums[row * width..][..width];
+            // A row that has seen a token has a total of at least 1, the weight of its largest score (or a NaN).
+            if next_total[row] == 0.0 {
+                continue;
+            }
+            if total[row] == 0.0 {
+                sums.copy_from_slice(next_sums);
+                largest[row] = next_largest[row];
+                total[row] = next_total[row];
+                continue;
+            }
+            let (before, after) = (largest[row], next_largest[row]);
+            let both = if after > before { after } else { before };
+            let (old, new) = (exp2(L::splat(set, before - both)), exp2(L::splat(set, after - both)));
+            largest[row] = both;
+            total[row] = fma(next_total[row], new.first(), total[row] * old.first());
+            let (sums, _) = sums.as_chunks_mut::<LANES>();
+            for (sum, next) in sums.iter_mut().zip(next_sums.as_chunks::<LANES>().0) {
+                L::load(set, next).fma(new, L::load(set, sum).mul(old)).store(sum);
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::word_keys::WordKeys;
 use super::words::SCALE_BYTES;
 use crate::Error;
 use crate::mapping::AlignedBytes;
-use crate::math::{LANES, Lanes};
+use crate::math::{Kernel, LANES, Lanes};
 
 /// Keys of one head in a page.
 #[derive(Clone, Copy)]
@@ -71,10 +71,18 @@ impl Unpacked {
         values: &'a [u8],
         many: bool,
     ) -> Values<'a> {
-        if layout.latent {
-            return self.values_in_keys::<L>(set, layout, values);
+        let numbers = match layout.kv_type {
+            _ if layout.latent || !layout.value_size.is_multiple_of(LANES) => None,
+            KvType::F32 => Some(Numbers::Floats(values)),
+            KvType::F16 if !many => Some(Numbers::Halves(values)),
+            // These have sums of their own: see `word_values`.
+            KvType::I16 => Some(Numbers::Floats(&[])),
+            KvType::F16 | KvType::Q8_0 => None,
+        };
+        match numbers {
+            Some(numbers) => Values { numbers, scales: None },
+            None => L::call(set, ConvertValues { unpacked: self, layout, values, many }),
         }
-        self.separate_values::<L>(set, layout, values, many)
     }
 
     /// The values of a latent layout: the beginning of the keys, transposed.
@@ -114,10 +122,7 @@ impl Unpacked {
         let whole = size.is_multiple_of(LANES);
         let mut scales = None;
         let numbers = match layout.kv_type {
-            KvType::F32 if whole => Numbers::Floats(values),
-            KvType::F16 if whole && !many => Numbers::Halves(values),
             KvType::F16 if whole => Numbers::Floats(floats_of_halves::<L>(set, values, &mut self.values)),
-            // These have sums of their own: see `word_values`.
             KvType::I16 => Numbers::Floats(&[]),
             KvType::F32 => Numbers::Floats(pad::<L, StoredFloats>(set, values, &mut self.values, size)),
             KvType::F16 => Numbers::Floats(pad::<L, StoredHalves>(set, values, &mut self.values, size)),
@@ -139,6 +144,27 @@ impl Unpacked {
             }
         };
         Values { numbers, scales }
+    }
+}
+
+/// The values of a head that cannot be used as they are.
+struct ConvertValues<'a, 'b> {
+    unpacked: &'a mut Unpacked,
+    layout: &'b KvLayout,
+    values: &'a [u8],
+    many: bool,
+}
+
+impl<'a> Kernel for ConvertValues<'a, '_> {
+    type Output = Values<'a>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, set: L::Set) -> Values<'a> {
+        let Self { unpacked, layout, values, many } = self;
+        if layout.latent {
+            return unpacked.values_in_keys::<L>(set, layout, values);
+        }
+        unpacked.separate_values::<L>(set, layout, values, many)
     }
 }
 

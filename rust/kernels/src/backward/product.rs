@@ -207,32 +207,51 @@ pub(super) unsafe fn multiply_small<L: Lanes>(
     right: View,
     target: Target,
     add: bool,
-    (left_panel, right_panel, rows): (&mut Vec<f32>, &mut Vec<f32>, &mut Vec<f32>),
+    buffers: (&mut Vec<f32>, &mut Vec<f32>, &mut Vec<f32>),
 ) -> Result<(), Error> {
-    let shape = FLOATS.with::<L>();
-    let (inner, columns) = (left.columns, right.columns);
-    let width = if columns <= LANES { LANES } else { shape.columns };
-    let panels = left.rows.div_ceil(shape.rows);
-    let packed = sized(left_panel, panels * shape.rows * inner)?;
-    for (index, panel) in packed.chunks_exact_mut(shape.rows * inner).enumerate() {
-        let first = index * shape.rows;
-        fill_panel::<L>(set, panel, shape.rows, left, (first, shape.rows.min(left.rows - first)));
-    }
-    let right_panel = sized(right_panel, columns.div_ceil(width) * inner * width)?;
-    let right = Right::Numbers(right);
-    let (steps, count) = (inner, columns);
-    // Nothing is dequantized here.
-    let isa = Isa::SCALAR;
-    L::call(set, Fill { isa, right: &right, step: 0, steps, first: 0, count, width, panel: right_panel, rows })?;
-    for (index, from) in packed.chunks_exact(shape.rows * inner).enumerate() {
-        let row = index * shape.rows;
-        for (part, panel) in right_panel.chunks_exact(inner * width).enumerate() {
-            let column = part * width;
-            let size = (shape.rows.min(left.rows - row), width.min(columns - column));
-            let target = Target { start: target.start + row * target.stride + column, ..target };
-            // SAFETY: the caller promises the results.
-            unsafe { multiply_panels::<L>(set, (from, panel), shape.rows, size, target, add) };
+    L::call(set, Small { left, right, target, add, buffers })
+}
+
+/// [`multiply_small`] as a function of its own; its results belong to this thread.
+struct Small<'a> {
+    left: View<'a>,
+    right: View<'a>,
+    target: Target<'a>,
+    add: bool,
+    buffers: (&'a mut Vec<f32>, &'a mut Vec<f32>, &'a mut Vec<f32>),
+}
+
+impl Kernel for Small<'_> {
+    type Output = Result<(), Error>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, set: L::Set) -> Result<(), Error> {
+        let Self { left, right, target, add, buffers: (left_panel, right_panel, rows) } = self;
+        let shape = FLOATS.with::<L>();
+        let (inner, columns) = (left.columns, right.columns);
+        let width = if columns <= LANES { LANES } else { shape.columns };
+        let panels = left.rows.div_ceil(shape.rows);
+        let packed = sized(left_panel, panels * shape.rows * inner)?;
+        for (index, panel) in packed.chunks_exact_mut(shape.rows * inner).enumerate() {
+            let first = index * shape.rows;
+            fill_panel::<L>(set, panel, shape.rows, left, (first, shape.rows.min(left.rows - first)));
         }
+        let right_panel = sized(right_panel, columns.div_ceil(width) * inner * width)?;
+        let right = Right::Numbers(right);
+        let (steps, count) = (inner, columns);
+        // Nothing is dequantized here.
+        let isa = Isa::SCALAR;
+        L::call(set, Fill { isa, right: &right, step: 0, steps, first: 0, count, width, panel: right_panel, rows })?;
+        for (index, from) in packed.chunks_exact(shape.rows * inner).enumerate() {
+            let row = index * shape.rows;
+            for (part, panel) in right_panel.chunks_exact(inner * width).enumerate() {
+                let column = part * width;
+                let size = (shape.rows.min(left.rows - row), width.min(columns - column));
+                let target = Target { start: target.start + row * target.stride + column, ..target };
+                // SAFETY: `multiply_small`, which alone makes these, has been promised the results.
+                unsafe { multiply_panels::<L>(set, (from, panel), shape.rows, size, target, add) };
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }

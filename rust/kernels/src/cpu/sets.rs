@@ -77,6 +77,8 @@ macro_rules! instruction_set {
 
             #[inline(always)]
             fn call<C: Code>(self, code: C) -> C::Output {
+                // Work that other work calls is compiled once, rather than once more inside each caller.
+                #[inline(never)]
                 $(#[target_feature(enable = $enabled)])?
                 unsafe fn compiled<C: Code>(code: C) -> C::Output {
                     code.run()

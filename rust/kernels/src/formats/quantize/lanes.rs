@@ -1,30 +1,47 @@
 //! Parts of rows in lanes: lane `i` of vector `j` is element `j` of part `i`, so that sixteen parts are fitted at once, each by
 //! the sums that it would have alone.
 
-use crate::math::{LANES, Lanes, MAGIC};
+use crate::math::{Kernel, LANES, Lanes, MAGIC};
 
 /// Loads at most sixteen parts of `SIZE` values, padded with zeros.
 #[inline(always)]
 pub(super) fn load_parts<L: Lanes, const SIZE: usize>(set: L::Set, values: &[f32]) -> [L; SIZE] {
     let mut columns = [L::zero(set); SIZE];
-    if SIZE.is_multiple_of(LANES) {
-        for first in (0..SIZE).step_by(LANES) {
-            let mut rows = [L::zero(set); LANES];
-            for (row, part) in rows.iter_mut().zip(values.chunks_exact(SIZE)) {
-                *row = L::load_part(set, &part[first..first + LANES]);
+    L::call(set, LoadParts { values, columns: &mut columns });
+    columns
+}
+
+/// [`load_parts`] as a function of its own.
+struct LoadParts<'a, L, const SIZE: usize> {
+    values: &'a [f32],
+    columns: &'a mut [L; SIZE],
+}
+
+impl<L: Lanes, const SIZE: usize> Kernel for LoadParts<'_, L, SIZE> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<M: Lanes>(self, _: M::Set) {
+        let Self { values, columns } = self;
+        let set = columns[0].set();
+        if SIZE.is_multiple_of(LANES) {
+            for first in (0..SIZE).step_by(LANES) {
+                let mut rows = [L::zero(set); LANES];
+                for (row, part) in rows.iter_mut().zip(values.chunks_exact(SIZE)) {
+                    *row = L::load_part(set, &part[first..first + LANES]);
+                }
+                columns[first..first + LANES].copy_from_slice(&L::transpose(rows));
             }
-            columns[first..first + LANES].copy_from_slice(&L::transpose(rows));
-        }
-    } else {
-        for (element, column) in columns.iter_mut().enumerate() {
-            let mut lanes = [0.0; LANES];
-            for (lane, part) in lanes.iter_mut().zip(values.chunks_exact(SIZE)) {
-                *lane = part[element];
+        } else {
+            for (element, column) in columns.iter_mut().enumerate() {
+                let mut lanes = [0.0; LANES];
+                for (lane, part) in lanes.iter_mut().zip(values.chunks_exact(SIZE)) {
+                    *lane = part[element];
+                }
+                *column = L::load(set, &lanes);
             }
-            *column = L::load(set, &lanes);
         }
     }
-    columns
 }
 
 /// Numbers with which values are rounded to integers within limits.
