@@ -50,6 +50,8 @@ pub enum Form {
 /// As for [`Simd`].
 #[cfg(target_arch = "x86_64")]
 pub(crate) unsafe trait Stored: Simd {
+    /// Whether tiles of 4 columns are faster than as many of one.
+    const FOURS: bool = true;
     /// Loads integers; any alignment.
     unsafe fn loaded(at: *const i32) -> Self::Integers;
     /// Adds `*start`.

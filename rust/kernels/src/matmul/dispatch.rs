@@ -63,6 +63,17 @@ macro_rules! for_set {
     };
 }
 
+/// The largest value for which a panel is compiled: the next of those that make a difference (see [`super::narrow`]), so that
+/// few panels serve all packings.
+const fn bound(maximum: u32, minimum: bool) -> u32 {
+    match maximum {
+        ..=15 if minimum => 15,
+        ..=31 if minimum => 31,
+        ..=63 => 63,
+        _ => 255,
+    }
+}
+
 /// Kernels of the instruction set that do not depend on a packing.
 pub(super) fn common(isa: Isa) -> &'static Common {
     for_set!(isa, Set => Set::COMMON)
@@ -90,7 +101,7 @@ pub(super) fn kernels(isa: Isa, packing: &Packing, compressed: bool) -> Option<K
                 isa,
                 Set => Set::kernels::<
                     $weights<$quants, $scales, $table, $maximum>,
-                    Panel<<$scales as ScaleKind>::Panel, $maximum>,
+                    Panel<<$scales as ScaleKind>::Panel, { bound($maximum, <$scales as ScaleKind>::MINIMUM) }>,
                     Panel<<$scales as ScaleKind>::Panel, 255>,
                     Panel<$best, 255>,
                 >(i32::from(packing.zero))

@@ -32,6 +32,8 @@ pub(super) trait TileSet: InstructionSet {
     fn plain<E: Element>() -> PlainKernels;
 }
 
+/// `plain` is the set that multiplies plain weights: the same, or one that is part of it and shares what is compiled.
+///
 /// Tiles are `columns: product<vectors of rows, vectors of columns>`, those of plain weights `rows x tokens`, of their panels
 /// `vectors of rows x tokens`.
 macro_rules! tiles {
@@ -58,10 +60,10 @@ macro_rules! tiles {
                     rows: $vectors * <$plain as Simd>::LANES,
                     least: $least,
                     tiles: &[
-                        Self::entry::<PanelTile<$plain, $vectors, $least>>,
-                        $(Self::entry::<PanelTile<$plain, $vectors, $more>>),*
+                        <$plain>::entry::<PanelTile<$plain, $vectors, $least>>,
+                        $(<$plain>::entry::<PanelTile<$plain, $vectors, $more>>),*
                     ],
-                    arrange: Self::entry::<Arrange<$plain>>,
+                    arrange: <$plain>::entry::<Arrange<$plain>>,
                 },
             };
 
@@ -96,8 +98,8 @@ macro_rules! tiles {
 
             fn plain<E: Element>() -> PlainKernels {
                 PlainKernels {
-                    direct: &const { [$(Self::entry::<FloatTile<$plain, E, $rows, $tokens>>),*] },
-                    expand: Self::entry::<ExpandRows<$plain, E, $vectors>>,
+                    direct: &const { [$(<$plain>::entry::<FloatTile<$plain, E, $rows, $tokens>>),*] },
+                    expand: <$plain>::entry::<ExpandRows<$plain, E, $vectors>>,
                 }
             }
         }
@@ -112,7 +114,7 @@ const fn products<S: Simd>() -> usize {
 tiles!(
     Scalar, plain as Scalar, order Groups,
     direct 0 [],
-    panel Any as RowAfterRow<Scalar> [1: LaneProduct<Scalar>, 1, 1; 2: LaneProduct<Scalar>, 1, 2; 4: LaneProduct<Scalar>, 1, 4;],
+    panel Any as RowAfterRow<Scalar> [1: LaneProduct<Scalar>, 1, 1; 4: LaneProduct<Scalar>, 1, 4;],
     wide [],
     floats usize::MAX, [1 x 1 1 x 2] panel 1 x [1 2],
     peak Peak<Scalar, { chains::<Scalar>() }>, products::<Scalar>()
@@ -135,7 +137,7 @@ tiles!(
 
 #[cfg(target_arch = "x86_64")]
 tiles!(
-    AvxVnni, plain as AvxVnni, order Groups,
+    AvxVnni, plain as Avx2, order Groups,
     direct 16 [1: LaneProduct<AvxVnni>, 2, 1; 2: LaneProduct<AvxVnni>, 2, 2; 4: LaneProduct<AvxVnni>, 2, 4;],
     panel Best as RowAfterRow<AvxVnni> [
         1: LaneProduct<AvxVnni>, 2, 1;

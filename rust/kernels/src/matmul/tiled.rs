@@ -157,11 +157,12 @@ unsafe impl<T: Tiles, S: Stored, W: Weights> Entry for Tiled<T, S, W> {
                 }
                 let part = from_block::<W>(&tile, (first, blocks), sums);
                 if tile.columns == TOKENS {
-                    scale::<S, W, HALF>(&part, 0);
-                    scale::<S, W, HALF>(&part, HALF);
+                    for column in [0, HALF] {
+                        scale::<S, W, HALF>(&part, column);
+                    }
                     continue;
                 }
-                let fours = tile.columns / 4 * 4;
+                let fours = if S::FOURS { tile.columns / 4 * 4 } else { 0 };
                 for column in (0..fours).step_by(4) {
                     scale::<S, W, 4>(&part, column);
                 }

@@ -239,6 +239,8 @@ unsafe impl Simd for Scalar {
 // SAFETY: every pointer is read for one vector.
 #[cfg(target_arch = "x86_64")]
 unsafe impl Stored for Scalar {
+    const FOURS: bool = false;
+
     #[inline(always)]
     unsafe fn loaded(at: *const i32) -> [i32; 16] {
         // SAFETY: the caller promises 16 readable integers.
