@@ -30,7 +30,7 @@ pub(crate) use quantize::Rows;
 
 use crate::Error;
 use crate::cpu::Isa;
-use blocks::{Blocks, dequantize_blocks, dequantize_blocks_on};
+use blocks::{Blocks, dequantize_blocks};
 use quantize::Quantize;
 
 /// A tensor type of GGUF.
@@ -105,8 +105,8 @@ const fn row<B: Blocks>(format: Format, name: &'static str, ggml_id: u32, quanti
         ggml_id,
         block_elements: B::ELEMENTS,
         block_bytes: B::BYTES,
-        dequantize: dequantize_blocks::<B>,
-        dequantize_on: dequantize_blocks_on::<B>,
+        dequantize: |bytes, out| dequantize_blocks::<B>(Isa::SCALAR, bytes, out),
+        dequantize_on: dequantize_blocks::<B>,
         quantize,
         packing: Some(&B::PACKING),
         compression: const { &B::FOLDING }.as_ref(),

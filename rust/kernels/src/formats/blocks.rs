@@ -21,8 +21,10 @@ pub trait Blocks {
     fn unpack(block: &[u8], out: &mut Unpacked);
 }
 
-/// The same as [`dequantize_blocks`], 16 weights at a time, for an instruction set.
-pub(crate) fn dequantize_blocks_on<B: Blocks>(isa: Isa, bytes: &[u8], out: &mut [f32]) {
+/// Dequantizes whole blocks, with the same rounding as the reference implementation: integer times scale, minus minimum.
+// A caller among others would share the dispatch, whose slices the compiler then knows less of.
+#[inline(never)]
+pub(crate) fn dequantize_blocks<B: Blocks>(isa: Isa, bytes: &[u8], out: &mut [f32]) {
     dispatch(isa, Dequantize::<B> { bytes, out, format: PhantomData });
 }
 
@@ -51,26 +53,9 @@ impl<B: Blocks> Kernel for Dequantize<'_, B> {
                 // Of every format, the difference is -128 to 127.
                 let values = L::load_signed_bytes(set, &values.map(|value| value.wrapping_sub(packing.zero)));
                 let values = values.mul(L::splat(set, *scale));
-                // Two roundings, as in `dequantize_blocks`.
+                // Two roundings, as in the reference implementation.
                 let values = if packing.scales.minimum() { values.sub(L::splat(set, *minimum)) } else { values };
                 values.store(out);
-            }
-        }
-    }
-}
-
-/// Dequantizes whole blocks, with the same rounding as the reference implementation: integer times scale, minus minimum.
-#[inline(always)]
-pub(crate) fn dequantize_blocks<B: Blocks>(bytes: &[u8], out: &mut [f32]) {
-    let mut block = Unpacked::new();
-    for (bytes, out) in bytes.chunks_exact(B::BYTES).zip(out.chunks_exact_mut(B::ELEMENTS)) {
-        B::unpack(bytes, &mut block);
-        for (part, (out, quants)) in out.chunks_exact_mut(16).zip(block.quants.chunks_exact(16)).enumerate() {
-            let (scale, minimum) = block.scale(&B::PACKING, part);
-            for (out, quant) in out.iter_mut().zip(quants) {
-                let value = B::PACKING.table.map_or(*quant, |table| table[usize::from(*quant & 15)]);
-                let product = (f32::from(value) - f32::from(B::PACKING.zero)) * scale;
-                *out = if B::PACKING.scales.minimum() { product - minimum } else { product };
             }
         }
     }

@@ -62,39 +62,78 @@ pub(crate) fn pack<B: Blocks>(isa: Isa, source: &[u8], rows: usize, layout: Layo
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn pack_avx2<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
-    pack_group::<B>(source, rows, layout, out);
+    #[target_feature(enable = "avx2")]
+    fn write(target: &Target, blocks: &[Unpacked; GROUP_ROWS], quants: &mut [u8], scales: &mut [u8]) {
+        write_blocks(target, blocks, quants, scales);
+    }
+    pack_with::<B>(source, rows, layout, out, |target, blocks, quants, scales| write(target, blocks, quants, scales));
 }
 
 /// Packs a group: `rows` (1 to 16) rows of whole blocks, one after the other in `source`, into `group_bytes` at `out`. Missing
 /// rows become zeros.
-#[inline(always)]
 pub fn pack_group<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
+    fn write(target: &Target, blocks: &[Unpacked; GROUP_ROWS], quants: &mut [u8], scales: &mut [u8]) {
+        write_blocks(target, blocks, quants, scales);
+    }
+    pack_with::<B>(source, rows, layout, out, write);
+}
+
+/// What the blocks of a format become.
+struct Target {
+    packing: &'static Packing,
+    compression: Option<&'static Compression>,
+}
+
+/// Reads the blocks of 16 rows at a time, and has them written by a function that all formats share.
+#[inline(always)]
+fn pack_with<B: Blocks>(
+    source: &[u8],
+    rows: usize,
+    layout: Layout,
+    out: &mut [u8],
+    write: impl Fn(&Target, &[Unpacked; GROUP_ROWS], &mut [u8], &mut [u8]),
+) {
     if source.is_empty() {
         return;
     }
+    let target = Target { packing: &B::PACKING, compression: const { &B::FOLDING }.as_ref() };
     let row_bytes = source.len() / rows;
     let (quants, scales) = out[..layout.group_bytes].split_at_mut(layout.quant_bytes);
     let mut blocks = [const { Unpacked::new() }; GROUP_ROWS];
+    let bytes = wide_bytes(B::PACKING.scales, B::FOLDING.as_ref()) / (256 / B::ELEMENTS);
     let step = quants.len() / (row_bytes / B::BYTES);
     for (index, quants) in quants.chunks_exact_mut(step).enumerate() {
         for (row, block) in blocks[..rows].iter_mut().enumerate() {
             B::unpack(&source[row * row_bytes + index * B::BYTES..][..B::BYTES], block);
         }
-        let bytes = wide_bytes(B::PACKING.scales, B::FOLDING.as_ref()) / (256 / B::ELEMENTS);
-        let scales = &mut scales[index * bytes..][..bytes];
-        if let Some(compression) = &B::FOLDING {
-            compress(compression, &B::PACKING, &blocks, quants, scales);
-            if !compression.plain_quants() {
-                continue;
-            }
-        } else {
-            pack_scales::<B>(&blocks, scales);
-        }
-        let per_block = quants.len() / (B::ELEMENTS / 32);
-        for (part, quants) in quants.chunks_exact_mut(per_block).enumerate() {
-            pack_quants(B::PACKING.bits, &interleave(&blocks, 32 * part), quants);
-        }
+        write(&target, &blocks, quants, &mut scales[index * bytes..][..bytes]);
     }
+}
+
+/// Writes one block of the file of each of 16 rows.
+#[inline(always)]
+fn write_blocks(target: &Target, blocks: &[Unpacked; GROUP_ROWS], quants: &mut [u8], scales: &mut [u8]) {
+    if let Some(compression) = target.compression {
+        compress(compression, target.packing, blocks, quants, scales);
+        if !compression.plain_quants() {
+            return;
+        }
+    } else {
+        pack_scales(target.packing.scales, blocks, scales);
+    }
+    // An arm for each size, so that the compiler knows it in the loop.
+    macro_rules! quants {
+        ($($bits:ident)*) => {
+            match target.packing.bits {
+                $(Bits::$bits => {
+                    for (part, quants) in quants.chunks_exact_mut(Bits::$bits.block_bytes()).enumerate() {
+                        pack_quants(Bits::$bits, &interleave(blocks, 32 * part), quants);
+                    }
+                })*
+            }
+        };
+    }
+    quants!(One Two Three Four Five Six Eight);
 }
 
 /// 4 columns of 16 rows.
@@ -166,8 +205,7 @@ fn pack_quants(bits: Bits, groups: &[Group; 8], out: &mut [u8]) {
 
 /// Packs the scales of one block of the file.
 #[inline(always)]
-fn pack_scales<B: Blocks>(blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
-    let kind = B::PACKING.scales;
+fn pack_scales(kind: Scales, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
     if matches!(kind, Scales::Half | Scales::Half16) {
         // A scale of more than 32 weights is repeated.
         for (index, vector) in out.as_chunks_mut::<{ 2 * GROUP_ROWS }>().0.iter_mut().enumerate() {
