@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from llamacpu.tools.quantize.effects import own_text
 from llamacpu.tools.quantize.knapsack import Choice, cheapest_choices
 from llamacpu.tools.quantize.sizing import parsed_size
 from quantizable_files import Shape, write_shape
+from thorough import THOROUGH
 
 SHAPE = Shape(layers=2, width=256, feed_forward=256, vocabulary=32)
 
@@ -72,6 +72,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_file_is_as_large_as_asked(model: Path, tmp_path: Path) -> None:
     sizes = []
     wanted: tuple[str | float, ...] = ("1.4MB", 2_000_000)
+    # What errors do is measured anew for each of them, which takes nearly all of the time.
+    wanted = wanted if THOROUGH else wanted[:1]
     for number, size in enumerate(wanted):
         target = tmp_path / f"{number}.gguf"
         done = llamacpu.quantize(model, target, target_size=size, text="One two three. " * 40)
@@ -81,8 +83,8 @@ def test_a_file_is_as_large_as_asked(model: Path, tmp_path: Path) -> None:
         sizes.append(done.bits_per_weight)
         with GGUFFile(target) as file:
             assert file.metadata["general.file_type"] not in (0, 1)
-    assert sizes[0] < sizes[1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.gguf", "1.gguf"]
+    assert sizes == sorted(set(sizes))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{number}.gguf" for number in range(len(wanted))]
 
 
 def test_bits_per_weight_without_a_text(model: Path) -> None:
@@ -100,7 +102,7 @@ def test_types_chosen_with_an_importance_matrix_beat_the_preset_of_that_size(mod
     matrix = tmp_path / "matrix.gguf"
     llamacpu.imatrix(model, texts[0], matrix, context=256)
     preset, sized = tmp_path / "preset.gguf", tmp_path / "sized.gguf"
-    for name in ("Q4_K_M", "IQ2_M")[: 2 if os.environ.get("LLAMACPU_THOROUGH") else 1]:
+    for name in ("Q4_K_M", "IQ2_M")[: 2 if THOROUGH else 1]:
         llamacpu.quantize(model, preset, name, imatrix=matrix)
         size = preset.stat().st_size
         done = llamacpu.quantize(model, sized, target_size=size, imatrix=matrix)
