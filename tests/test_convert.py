@@ -225,6 +225,7 @@ def test_gates_of_llama_3_2_vision(tmp_path: Path) -> None:
     [
         ("deberta-v2", {"pos_att_type": "c2p"}, "pos_att_type is .'c2p'.; DeBERTa is supported with"),
         ("deberta-v2", {"position_biased_input": True}, "position_biased_input is True"),
+        ("minicpm", {"dim_model_base": 0}, "dim_model_base is 0; expected a number above 0"),
         ("jais", {"position_embedding_type": "learned"}, "position_embedding_type is 'learned'"),
         ("plamo", {"n_shared_head": 3}, "10 heads cannot be shared by n_shared_head 3"),
         ("openelm", {"num_kv_heads": [2]}, "num_kv_heads is .2.; expected a number for each layer"),
@@ -369,8 +370,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "heads": (lambda f: changed(f, num_attention_heads=7), "expected rows for 7 heads"),
     "zero heads": (lambda f: changed(f, num_attention_heads=0), "num_attention_heads is 0"),
     "width": (lambda f: changed(f, hidden_size=128), "token_embd|shape|rows"),
-    "vocabulary": (lambda f: changed(f, vocab_size=10**6), "token"),
+    "vocabulary": (lambda f: changed(f, vocab_size=2**31), "vocab_size is 2147483648, but no tensor has a row"),
+    "no number": (lambda f: changed(f, rope_parameters={"rope_theta": float("nan")}), "rope"),
+    "infinite": (lambda f: changed(f, rms_norm_eps=float("inf")), "layer_norm_rms_epsilon"),
+    "digits": (lambda f: changed(f, rms_norm_eps=10**400), "layer_norm_rms_epsilon would be 1000"),
     "epsilon": (lambda f: changed(f, rms_norm_eps="small"), "layer_norm_rms_epsilon"),
+    "rope below 0": (lambda f: changed(f, rope_parameters={"rope_type": "llama3", "factor": -8.0}), "positive ones"),
     "rope": (lambda f: changed(f, rope_parameters={"rope_type": "llama3", "factor": "x"}), "not numbers"),
     "no tensors": (lambda f: (f / "model.safetensors").unlink(), "no tensors here"),
     "truncated": (lambda f: truncate(f / "model.safetensors"), "model.safetensors"),
@@ -411,6 +416,16 @@ def test_a_damaged_checkpoint_is_one_error_and_writes_nothing(tmp_path: Path, ca
     with pytest.raises(CheckpointError, match=message):
         llamacpu.convert(folder, tmp_path / "out" / "a.gguf")
     assert names(tmp_path / "out") == []
+
+
+def test_a_share_that_is_infinite_is_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path, "qwen35")
+    for share in (float("inf"), 1e308, 1e30):
+        changed(folder, rope_parameters={"partial_rotary_factor": share, "rope_theta": 1e4})
+        with pytest.raises(
+            CheckpointError, match=r"partial_rotary_factor of the rope parameters is|rope\.dimension_count"
+        ):
+            llamacpu.convert(folder, tmp_path / "a.gguf")
 
 
 def test_missing_experts_are_named(tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ WRONG: dict[str, tuple[str, Callable[[Path, Path], Any], str]] = {
     "own mask": ("dflash-qwen3", lambda d, t: (d / "mask_embedding.pt").write_bytes(b""), "mask_embedding.pt"),
     "odd heads": ("dflash-gemma4", lambda d, t: changed(d, head_dim=15), "expected rows for heads of 15"),
     "no configuration": ("dflash-qwen3", lambda d, t: (t / "config.json").unlink(), "no config.json in this folder"),
+    "endless vocabulary": ("dflash-qwen3", lambda d, t: changed(t, vocab_size=2**31), "vocab_size is 2147483648, but"),
     "no tokenizer": ("dflash-qwen3", lambda d, t: (t / "tokenizer.json").unlink(), "the target model in .*no tokeni"),
     "damaged tokenizer": (
         "dflash-qwen3", lambda d, t: (t / "tokenizer.json").write_text("{"), "the target model in .*not valid JSON"

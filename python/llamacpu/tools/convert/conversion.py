@@ -129,6 +129,8 @@ def _language_model(source: Source, type: str, model_id: str, name: str | None) 
     chosen = _guessed(tensor for _, tensor in source.tensors()) if type == "auto" else type
     format, file_type = FILE_TYPES[chosen]
     family = family_of(source)(source, TokenizerFolder(checkpoint), file_type)
+    if source.target is None:
+        source.check_vocabulary()
     tensors = [
         _new_tensor(ours, array, array.format or format_of(ours, array.shape, format, family.reduces_routers))
         for ours, array in family.tensors()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,6 +92,6 @@ def _fits(value: Any, kind: str) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     if kind == "float32":
-        return True
+        return isinstance(value, float) or abs(value) <= sys.float_info.max
     low, high = _RANGES[kind]
     return isinstance(value, int) and low <= value <= high

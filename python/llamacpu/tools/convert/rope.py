@@ -12,6 +12,8 @@ from llamacpu.errors import CheckpointError
 
 __all__ = ["llama3_factors", "long_factors"]
 
+_LARGEST = 3.4e38
+
 
 def llama3_factors(rope: dict[str, Any], size: int) -> NDArray[np.float32]:
     """Llama 3's factors: 1 for short wavelengths, `factor` for long ones, a smooth transition between them.
@@ -22,9 +24,11 @@ def llama3_factors(rope: dict[str, Any], size: int) -> NDArray[np.float32]:
         base, factor = float(rope.get("rope_theta", 10000.0)), float(rope.get("factor", 8.0))
         low, high = float(rope.get("low_freq_factor", 1.0)), float(rope.get("high_freq_factor", 4.0))
         context = float(rope.get("original_max_position_embeddings", 8192))
+        if not all(0 < number < _LARGEST for number in (base, factor, low, high, context)):
+            raise ValueError(f"{base:g}, {factor:g}, {low:g}, {high:g}, {context:g}; expected positive ones")
         frequencies = np.float32(1) / np.float32(base) ** (np.arange(0, size, 2, dtype=np.float32) / np.float32(size))
         return np.array([_factor(f, factor, low, high, context) for f in frequencies], np.float32)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise CheckpointError(f"config.json: the parameters of the rotary embedding are not numbers: {error}") from None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from llamacpu.checkpoints.checkpoint import Checkpoint
 from llamacpu.checkpoints.tensor import LazyTensor
@@ -17,6 +17,8 @@ _LAYERS = ("n_layers", "num_hidden_layers", "n_layer", "num_layers", "num_transf
 _NESTED = ("text_config", "llm_config", "lm_config", "language_config")
 _DRAFTERS_LAYER = "transformer_layer_config"
 MAX_LAYERS = 10_000
+MAX_VOCABULARY = 1 << 22
+_LARGEST = 3.4028234663852886e38  # of the floats that a file has
 
 
 class Target(NamedTuple):
@@ -90,7 +92,7 @@ class Source:
     def number(self, *keys: str) -> float:
         """The number under the first of these keys that is there; CheckpointError if there is none."""
         value = self.find(*keys)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not _is_number(value):
             raise CheckpointError(f"config.json: {keys[0]} is {value!r:.60}; expected a number")
         return value
 
@@ -118,9 +120,20 @@ class Source:
     def rope_number(self, key: str, default: float | None = None) -> float:
         """A number of the rope parameters; CheckpointError if it is missing and has no default."""
         value = self.rope.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not _is_number(value):
             raise CheckpointError(f"config.json: {key} of the rope parameters is {value!r:.60}; expected a number")
         return value
+
+    def check_vocabulary(self) -> None:
+        """Raise CheckpointError for a vocabulary that is larger than every tensor: a list is made of it."""
+        rows = max((tensor.shape[0] for tensor in self.checkpoint.tensors.values() if tensor.shape), default=0)
+        for key in ("vocab_size", "padded_vocab_size"):
+            size = self.config.get(key)
+            if isinstance(size, int) and size > (rows or MAX_VOCABULARY):
+                raise CheckpointError(
+                    f"config.json: {key} is {size}, but no tensor has a row for each token; expected at most "
+                    f"{rows or MAX_VOCABULARY}"
+                )
 
     def tensors(self) -> Iterator[tuple[str, LazyTensor]]:
         """The tensors, file by file, by name within each."""
@@ -131,6 +144,11 @@ def _place(item: tuple[str, LazyTensor]) -> tuple[str, str]:
     # Tensors that are computed from several stored ones follow those that lie in files as they are.
     source = getattr(item[1], "source", None)
     return (source.name if source is not None else "\uffff", item[0])
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    # Integers of JSON may be too large for a float; comparisons are exact.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _architecture(config: dict[str, Any]) -> str:

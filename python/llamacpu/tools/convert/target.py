@@ -38,6 +38,7 @@ def _of_folder(folder: Path) -> Target:
     checkpoint = Checkpoint(folder, read_object(given), {}, {})
     try:
         source = Source(checkpoint)
+        source.check_vocabulary()
         made = family_of(source)
         if made.drafts:
             raise CheckpointError(f"config.json: {source.architecture!r:.80} is a drafter itself; {_IN_THE_WAY}")

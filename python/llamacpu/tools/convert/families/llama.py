@@ -199,7 +199,10 @@ class MiniCpm(Family):
         source = self.source
         self.keys.set("embedding_scale", float(source.number("scale_emb")))
         self.keys.set("residual_scale", source.number("scale_depth") / source.integer("num_hidden_layers") ** 0.5)
-        self.keys.set("logit_scale", source.integer("hidden_size") / source.number("dim_model_base"))
+        base = source.number("dim_model_base")
+        if base <= 0:
+            raise CheckpointError(f"config.json: dim_model_base is {base}; expected a number above 0")
+        self.keys.set("logit_scale", source.integer("hidden_size") / base)
 
     def set_vocabulary(self) -> None:
         set_any_pieces(self.folder, self.config, self.keys)
