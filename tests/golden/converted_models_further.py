@@ -409,6 +409,23 @@ FURTHER_BY_HAND: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
             "encoder.layers.1.mlp.experts:bias 64"]), "encoder.layers.",
         "attn.Wqkv 192 64; attn.Wqkv:bias 192; attn.out_proj 64 64; attn.out_proj:bias 64; norm1 64; norm1:bias 64; "
         "norm2 64; norm2:bias 64"),
+    "iquestcoder": (
+        {**GROUPED, "architectures": ["IQuestCoderForCausalLM"], "model_type": "iquestcoder", "rms_norm_eps": 1e-5,
+         "rope_theta": 500000.0, "head_dim": 16},
+        "words", WHOLE, "model.layers.", LLAMA_LAYER),
+    "kormo": (
+        {**GROUPED, "architectures": ["KORMoForCausalLM"], "model_type": "kormo", "rms_norm_eps": 1e-5,
+         "rope_theta": 500000.0, "head_dim": 16},
+        "words", WHOLE, "model.layers.",
+        LLAMA_LAYER.replace("input_layernorm", "pre_attention_layernorm").replace(
+            "post_attention_layernorm", "pre_mlp_layernorm")),
+    "qwen2-audio": (
+        {"architectures": ["Qwen2AudioForConditionalGeneration"], "model_type": "qwen2_audio", "num_layers": 2,
+         "text_config": {**GROUPED, "model_type": "qwen2", "rms_norm_eps": 1e-5}},
+        "words", "language_model.model.embed_tokens 320 64; language_model.model.norm 64; "
+        "language_model.lm_head 320 64; audio_tower.conv1 8 4 3; multi_modal_projector.linear 64 32",
+        "language_model.model.layers.",
+        f"{LLAMA_LAYER}; self_attn.q_proj:bias 64; self_attn.k_proj:bias 32; self_attn.v_proj:bias 32"),
     "mistral-tekken": (
         {**GROUPED, "architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": None,
          "head_dim": 16},

@@ -32,7 +32,7 @@ WHOLE = {
     "rope_freqs": "rope.freqs",
 }
 BLOCKS = {
-    "attn_norm": "input_layernorm attention_norm attn_norm ln_1 pre_attn_norm",
+    "attn_norm": "input_layernorm attention_norm attn_norm ln_1 pre_attn_norm pre_attention_layernorm",
     "attn_norm_2": "ln_attn layer_norm_1",
     "attn_q": "self_attn.q_proj attention.wq attention.self.query attention.q_lin attn.q_proj attn.attention.q_proj",
     "attn_k": "self_attn.k_proj attention.wk attention.self.key attention.k_lin attn.k_proj attn.attention.k_proj",
@@ -59,7 +59,7 @@ BLOCKS = {
     "indexer.proj": "self_attn.indexer.weights_proj",
     "indexer.attn_k": "self_attn.indexer.wk",
     "indexer.attn_q_b": "self_attn.indexer.wq_b",
-    "ffn_norm": "post_attention_layernorm ffn_norm ln_2 pre_feedforward_layernorm mlp_norm",
+    "ffn_norm": "post_attention_layernorm ffn_norm ln_2 pre_feedforward_layernorm mlp_norm pre_mlp_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm post_mlp_layernorm",
     "ffn_gate": "mlp.gate_proj feed_forward.w1 feed_forward.gate_proj mlp.c_fc_0 mlp.fc12 mlp.c_fc2",
     "ffn_up": "mlp.up_proj feed_forward.w3 feed_forward.up_proj mlp.gate_up_proj mlp.c_fc mlp.fc1 mlp.fc11 mlp.Wi"

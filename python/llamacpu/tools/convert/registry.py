@@ -19,15 +19,15 @@ __all__ = ["FAMILIES", "TOWERS", "family_of", "tower_of"]
 # Class of transformers to the module in families/ and the class in it.
 _CLASSES = {
     "llama.Llama": "LLaMAForCausalLM LlamaForCausalLM LlamaModel MistralForCausalLM MixtralForCausalLM"
-    " VLlama3ForCausalLM LlavaForConditionalGeneration Idefics3ForConditionalGeneration"
-    " SmolVLMForConditionalGeneration",
+    " VLlama3ForCausalLM IQuestCoderForCausalLM LlavaForConditionalGeneration"
+    " Idefics3ForConditionalGeneration SmolVLMForConditionalGeneration",
     "llama.Arcee": "ArceeForCausalLM",
     "llama.SmolLM3": "SmolLM3ForCausalLM",
     "llama.Mistral3": "Ministral3ForCausalLM Mistral3ForConditionalGeneration",
     "llama.Granite": "GraniteForCausalLM",
     "llama.GraniteMoe": "GraniteMoeForCausalLM GraniteMoeSharedForCausalLM",
     "llama.Llama4": "Llama4ForCausalLM Llama4ForConditionalGeneration",
-    "qwen.Qwen2": "Qwen2ForCausalLM Qwen2Model",
+    "qwen.Qwen2": "Qwen2ForCausalLM Qwen2Model KORMoForCausalLM Qwen2AudioForConditionalGeneration",
     "qwen.Qwen2Moe": "Qwen2MoeForCausalLM",
     "qwen_vl.Qwen2Vl": "Qwen2VLForConditionalGeneration Qwen2_5_VLForConditionalGeneration",
     "qwen.Qwen3": "Qwen3ForCausalLM Qwen3Model Qwen3ForSequenceClassification",
