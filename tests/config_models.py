@@ -10,6 +10,7 @@ from typing import Any
 import gguf
 import numpy as np
 
+import deepseek4_files
 from deterministic import Stream
 from llamacpu import Model
 from llamacpu.families import registry
@@ -30,7 +31,7 @@ def write_config_model(
     writer.add_tokenizer_model("gpt2")
     writer.add_token_merges(["t 0"])
     for name, tensor in sorted((values or tensors(config, np.random.default_rng(seed), biases, tied)).items()):
-        writer.add_tensor(name, tensor.astype(np.float32))
+        writer.add_tensor(name, tensor if tensor.dtype == np.int32 else tensor.astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -52,6 +53,8 @@ def open_config_model(path: Path, config: Config, threads: int = 2) -> Model:
 
 def tensors(config: Config, random: np.random.Generator | Stream, biases: bool, tied: bool) -> dict[str, Any]:
     """Every tensor by name, in NumPy's order of sizes."""
+    if config.shared_rows:
+        return deepseek4_files.tensors(config, random)
     found: dict[str, Any] = {}
     width = config.embedding_length
 

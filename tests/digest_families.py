@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from deepseek4_files import config
 from family_shapes import BASE, EXPERTS
 from llamacpu.families.config import Config
 from llamacpu.vision.config import VisionConfig
@@ -55,7 +56,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-FAMILIES = {name: Config(**BASE | changes) for name, changes in _CHANGES.items()}
+FAMILIES = {name: Config(**BASE | changes) for name, changes in _CHANGES.items()} | {"deepseek4": config((0, 4, 24, 4))}
 """Every switch that these families brought, by name."""
 
 ENCODERS = {

@@ -45,8 +45,10 @@ class ReferenceWeights:
             self._loaded[name] = None
             if tensor is not None:
                 shape = tuple(int(size) for size in reversed(tensor.shape))
-                loaded = dequantize(tensor.data, tensor.tensor_type).astype(np.float64).reshape(shape)
-                if self._disturbance:
+                table = tensor.tensor_type == gguf.GGMLQuantizationType.I32
+                data = tensor.data if table else dequantize(tensor.data, tensor.tensor_type)
+                loaded = data.astype(np.float64).reshape(shape)
+                if self._disturbance and not table:
                     random = np.random.default_rng(zlib.crc32(name.encode()))
                     loaded *= 1 + self._disturbance * random.standard_normal(shape)
                 self._loaded[name] = loaded

@@ -26,6 +26,11 @@ TOOL_PARTS = {
         '<｜DSML｜function_calls>\n<｜DSML｜invoke name="add">\n<｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter>\n</｜DSML｜invoke>\n',
         "</｜DSML｜function_calls></s>\n\n<function_results>\n<result>3</result>\n</function_results>\n\n<think></think>",
     ],
+    "deepseek-4": [
+        '### Available Tool Schemas\n\n{"name": "add", "parameters": {"type": "object", "properties": {}}}\n<｜User｜>1+2?<｜Assistant｜></think>\n\n',
+        '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="add">\n<｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter>\n</｜DSML｜invoke>\n',
+        "</｜DSML｜tool_calls></s><｜User｜><tool_result>3</tool_result><｜Assistant｜></think>",
+    ],
     "glm-4.5": [
         "<|assistant|>\n<think></think>\n<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
         "<|observation|>\n<tool_response>\n3\n</tool_response><|assistant|>",
@@ -83,6 +88,7 @@ ALL_CALLS = [
     "command-r7b",
     "deepseek",
     "deepseek-3.2",
+    "deepseek-4",
     "gemma-4",
     "glm-4",
     "glm-4.5",

@@ -47,6 +47,7 @@ EXPECTED = {
     "muse-glimmer": '<s><|start|>system<|message|>Be brief.\n\nReasoning strength: high.\n\n# Valid recipients: "self", "user".<|eot|>'
     "<|start|>user<|message|>Hi<|eot|><|start|>assistant to=user<|message|>Hello<|eot|><|start|>user<|message|>Bye<|eot|><|start|>assistant",
     "deepseek-3.2": "<s>Be brief.<｜User｜>Hi<｜Assistant｜></think>Hello</s><｜User｜>Bye<｜Assistant｜><think></think>",
+    "deepseek-4": "<s>Be brief.<｜User｜>Hi<｜Assistant｜></think>Hello</s><｜User｜>Bye<｜Assistant｜></think>",
     "glm-4.5": "[gMASK]<sop><|system|>\nBe brief.<|user|>\nHi<|assistant|>\n<think></think>\nHello<|user|>\nBye<|assistant|>",
     "qwen-3.5": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"
     "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n<think>\n",
@@ -100,7 +101,7 @@ HOSTILE_MARKS = ["<|eot|>", "<|eom|>", "<|start|>", "<|message|>", "<turn|>", "<
                  "<|assistant|>", "<｜User｜>", "<｜Assistant｜>", "</s>", "<|tool_response>", "<|observation|>"]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["muse-glimmer", "gemma-4", "qwen-3.5", "deepseek-3.2", "glm-4.5"])
+@pytest.mark.parametrize("name", ["muse-glimmer", "gemma-4", "qwen-3.5", "deepseek-3.2", "deepseek-4", "glm-4.5"])
 def test_no_text_of_a_caller_becomes_a_control_token(name: str) -> None:
     def ids(extra: str) -> list[int]:
         schema = {"type": "object", "properties": {f"k{extra}": {"type": "string", "description": f"d{extra}"}}}

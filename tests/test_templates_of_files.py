@@ -58,6 +58,8 @@ def test_the_templates_of_a_file() -> None:
 )
 def test_a_file_without_a_template_gets_the_one_its_tokens_point_to(tokens: list[str], model: str, name: str) -> None:
     assert guess(model, tokens.__contains__) == name
+    # The vocabulary of DeepSeek V4 is that of V3.2, its format another one.
+    assert guess(model, tokens.__contains__, "deepseek4") == "deepseek-4"
     assert chat({"general.name": model}, ["<s>", *tokens]).name == name
     assert chat({"general.architecture": "qwen35"}, ["<s>", *tokens]).name == "qwen-3.5"
 

@@ -38,6 +38,7 @@ BUILTINS: Mapping[str, Builtin] = {
     "command-r7b": _command_r("<|START_ACTION|>", "<|END_ACTION|>", True),
     "deepseek": Builtin("deepseek"),
     "deepseek-3.2": Builtin("deepseek-3.2"),
+    "deepseek-4": Builtin("deepseek-4"),
     "gemma": Builtin("gemma", stop=("<end_of_turn>",)),
     "gemma-4": Builtin("gemma-4", stop=("<turn|>",)),
     "glm-4": Builtin("glm-4", stop=("<|user|>", "<|observation|>")),
@@ -163,7 +164,7 @@ def speaks_of_chat(metadata: Mapping[str, Any], file_name: str = "") -> bool:
 
 
 # Architectures whose models use another template than others with the same tokens.
-_TELLING_ARCHITECTURES = {"qwen35": "qwen-3.5", "qwen35moe": "qwen-3.5"}
+_TELLING_ARCHITECTURES = {"deepseek4": "deepseek-4", "qwen35": "qwen-3.5", "qwen35moe": "qwen-3.5"}
 
 
 def guess(model_name: str, has_token: Callable[[str], bool], architecture: str = "") -> str:

@@ -34,7 +34,7 @@ class Checkpoint:
     config    the content of config.json, or of Meta's params.json in its form; {} if there is neither
     tensors   name to tensor, as the files name them; those of Meta's form under the names of Hugging Face
               Weights in AWQ, GPTQ, FP8, NVFP4 or compressed-tensors are unpacked to float32 when they are read; those
-              of MXFP4 (gpt-oss) are the blocks and scales of the files
+              of MXFP4 (gpt-oss, DeepSeek V4) are the blocks and scales of the files
     metadata  texts that safetensors files carry beside their tensors
 
     Only headers have been read. Files are opened for each read, so there is nothing to close.

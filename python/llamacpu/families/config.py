@@ -79,6 +79,18 @@ class Config(FieldMapping):
     """size of the latent vector from which all keys and values are made (DeepSeek's MLA); 0 for ordinary ones"""
     query_latent_size: int = 0
     """size of the latent vector from which queries are made; 0 for a single matrix"""
+    shared_rows: bool = False
+    """whether one row of a token, normalized and rotated at its end, is key and value of all heads (DeepSeek V4): heads
+    of queries are normalized without weights, and what attention gives is rotated back before it is projected"""
+    output_groups: int = 0
+    """groups of consecutive heads whose output is projected by a matrix of its own, before all are together; 0 for
+    one projection of all heads"""
+    output_rank: int = 0
+    """elements of the output of a group"""
+    compression: list[int] = field(default_factory=list)
+    """tokens whose rows become one that later tokens see, too, beyond the window, per layer; 0 or empty for none. In
+    layers with an indexer each such row is made of two windows, its own and that before it, and the indexer chooses
+    among these rows"""
 
     indexer: list[bool] = field(default_factory=list)
     """whether a layer chooses the keys that its tokens see (sparse attention), per layer, or sees those that the last
@@ -88,7 +100,7 @@ class Config(FieldMapping):
     indexer_size: int = 0
     """elements of such a head"""
     indexer_top: int = 0
-    """keys that a token sees"""
+    """keys that a token sees; with compression, rows made of windows"""
     indexer_rope_style: Literal["interleaved", "neox"] = "interleaved"
     """rope_style of such a head, whose first rope_size elements are rotated"""
     indexer_epsilon: float = 1e-6
@@ -211,8 +223,18 @@ class Config(FieldMapping):
 
     gate: Literal["own", "fused", "none"] = "own"
     """whether feed-forward networks have a gate: a separate matrix, or the first half of the up projection"""
-    activation: Literal["silu", "gelu_tanh", "gelu", "tanh", "relu_squared", "clamped_silu"] = "silu"
+    activation: Literal["silu", "gelu_tanh", "gelu", "tanh", "relu_squared", "clamped_silu", "limited_silu"] = "silu"
     """the activation function of feed-forward networks"""
+    activation_limit: float = 0.0
+    """limited_silu: the most that enters the function, and the distance from 0 to which its factor is clamped"""
+
+    streams: int = 0
+    """residual streams that every block reads and writes with weights of its own (hyper-connections, arXiv:2512.24880);
+    0 for a single one"""
+    stream_iterations: int = 0
+    """how often rows and columns of the matrix that mixes them are normalized in turn (Sinkhorn)"""
+    stream_epsilon: float = 0.0
+    """added to these weights and sums"""
 
     embedding_scale: float = 1.0
     """factor of the token embeddings"""
@@ -243,9 +265,11 @@ class Config(FieldMapping):
     """factor of the experts' weights"""
     expert_weights_on_input: bool = False
     """whether they multiply the input of an expert instead of its output"""
-    expert_gating: Literal["softmax", "sigmoid", "softmax_selected", "sparse_mixer"] = "softmax"
-    """how the router's scores become weights: softmax over all, sigmoid of each, softmax over the chosen ones, or for
-    one expert after the other softmax over those that are near it and not yet chosen"""
+    hashed_layers: int = 0
+    """the first layers, whose experts are those that a table in the file has for the token"""
+    expert_gating: Literal["softmax", "sigmoid", "softmax_selected", "sparse_mixer", "sqrt_softplus"] = "softmax"
+    """how the router's scores become weights: softmax over all, sigmoid of each, softmax over the chosen ones, for one
+    expert after the other softmax over those that are near it and not yet chosen, or the root of softplus of each"""
     expert_groups: int = 0
     """groups of experts, some of which a token uses; 0 for no groups"""
     expert_groups_used: int = 0

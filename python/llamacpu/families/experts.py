@@ -23,9 +23,12 @@ def experts(file: GGUFFile, name: str, weights_norm: bool = True) -> Fields:
     least = 1 if experts else 0
     used = metadata.integer(f"{name}.expert_used_count", 0, minimum=least, maximum=experts if experts else MAX_EXPERTS)
     gating = metadata.integer(f"{name}.expert_gating_func", 0)
-    names = {0: "softmax", 1: "softmax", 2: "sigmoid", 3: "softmax_selected"}
+    names = {0: "softmax", 1: "softmax", 2: "sigmoid", 3: "softmax_selected", 4: "sqrt_softplus"}
     if gating not in names:
-        raise ModelError(f"{name}.expert_gating_func is {gating}; expected 1 (softmax), 2 (sigmoid) or 3 (selected)")
+        raise ModelError(
+            f"{name}.expert_gating_func is {gating}; expected 1 (softmax), 2 (sigmoid), 3 (selected) or 4 (root of "
+            "softplus)"
+        )
     return {
         "experts": experts,
         "experts_used": used if experts else 0,

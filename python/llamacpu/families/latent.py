@@ -10,7 +10,7 @@ from llamacpu.families import parts
 from llamacpu.families.limits import MAX_CONTEXT, MAX_EXPERTS, MAX_HEAD_SIZE
 from llamacpu.gguf.file import GGUFFile
 
-__all__ = ["indexer", "latent"]
+__all__ = ["indexer", "indexer_sizes", "latent"]
 
 
 def latent(file: GGUFFile, name: str) -> dict[str, Any]:
@@ -66,14 +66,20 @@ def _yarn(fields: dict[str, Any]) -> dict[str, Any]:
 
 def indexer(file: GGUFFile, name: str, layers: int, rope_style: str) -> dict[str, Any]:
     """The fields of sparse attention: which layers choose keys, how, and how many."""
+    return indexer_sizes(file, name) | {
+        "indexer": _choosing(file, f"{name}.attention.indexer.types", layers),
+        "indexer_rope_style": rope_style,
+        "indexer_epsilon": file.metadata.number(f"{name}.attention.layer_norm_epsilon", 1e-6, above=0),
+    }
+
+
+def indexer_sizes(file: GGUFFile, name: str) -> dict[str, Any]:
+    """How many heads of which size choose how many keys."""
     integer, prefix = file.metadata.integer, f"{name}.attention.indexer"
     return {
-        "indexer": _choosing(file, f"{prefix}.types", layers),
         "indexer_heads": integer(f"{prefix}.head_count", minimum=1, maximum=MAX_HEAD_SIZE),
         "indexer_size": integer(f"{prefix}.key_length", minimum=1, maximum=MAX_HEAD_SIZE),
         "indexer_top": integer(f"{prefix}.top_k", minimum=1, maximum=MAX_CONTEXT),
-        "indexer_rope_style": rope_style,
-        "indexer_epsilon": file.metadata.number(f"{name}.attention.layer_norm_epsilon", 1e-6, above=0),
     }
 
 

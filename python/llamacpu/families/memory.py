@@ -43,9 +43,18 @@ def _channels(config: Config, heads: int) -> int:
 def kv_bytes(config: Config, tokens: int, element: float) -> int:
     """The most bytes of keys and values that a session of `tokens` tokens keeps, of which an element takes `element`.
 
-    The keys of indexers, which choose what sparse attention sees, are 32-bit floats in every cache.
+    The keys of indexers, which choose what sparse attention sees, are 32-bit floats in every cache, and so is what
+    rows of compressed windows are made from.
     """
-    return int(kv_numbers(config, tokens) * element) + 4 * tokens * config.indexer_size * sum(config.indexer)
+    exact = 0
+    for layer, chooses in enumerate(config.indexer or [False] * config.layers):
+        ratio = config.compression[layer] if config.compression else 0
+        exact += (tokens // ratio if ratio else tokens) * config.indexer_size * chooses
+        if ratio:
+            series = 2 if chooses else 1
+            widths = 2 * series * (config.key_size + config.indexer_size * chooses)
+            exact += widths * min(tokens, series * ratio + _KEPT)
+    return int(kv_numbers(config, tokens) * element) + 4 * exact
 
 
 def kv_numbers(config: Config, tokens: int) -> int:
@@ -57,8 +66,12 @@ def kv_numbers(config: Config, tokens: int) -> int:
         keys = config.key_sizes[layer] if config.key_sizes else config.key_size
         values = config.value_sizes[layer] if config.value_sizes else config.value_size
         size = config.latent_size + config.rope_size if config.latent_size else keys + values
+        if config.shared_rows:
+            size = keys
         near = [values[layer] for values in (config.window, config.chunk) if values and values[layer]]
         count += config.kv_heads[layer] * size * min([tokens, *(seen + _KEPT for seen in near)])
+        if config.compression and config.compression[layer]:
+            count += tokens // config.compression[layer] * size
     return count
 
 

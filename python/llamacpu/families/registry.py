@@ -26,6 +26,7 @@ FAMILIES = {
     "deepseek": "deepseek",
     "deepseek2": "deepseek2",
     "deepseek32": "deepseek32",
+    "deepseek4": "deepseek4",
     "dots1": "dots1",
     "ernie4_5": "ernie4_5",
     "ernie4_5-moe": "ernie4_5",
@@ -119,10 +120,6 @@ _OTHER_ARCHITECTURES = {
     "gemma4-assistant": _DRAFTER,
     "imatrix": _OTHER_KINDS["imatrix"],
 }
-_UNCHECKED = {
-    "deepseek4": "DeepSeek V4: its results could not be compared with a reference implementation yet",
-}
-"""Architectures whose graph is known but could not be compared with an implementation of their authors."""
 
 
 def config_for(file: GGUFFile) -> Config:
@@ -139,8 +136,6 @@ def config_for(file: GGUFFile) -> Config:
         name = metadata.text("general.architecture")
         if name in _OTHER_ARCHITECTURES:
             raise ModelError(f"this is {_OTHER_ARCHITECTURES[name]}")
-        if name in _UNCHECKED:
-            raise ModelError(f"the architecture {name!r} is not supported ({_UNCHECKED[name]})")
         if name not in FAMILIES:
             known = ", ".join(sorted(FAMILIES))
             raise ModelError(f"the architecture {name[:60]!r} is not supported; supported are: {known}")

@@ -5,7 +5,8 @@ mod functions;
 use crate::Error;
 use crate::context::Context;
 use crate::cpu::Isa;
-use crate::math::{Kernel, LANES, Lanes, dispatch, exp};
+use crate::math::{Kernel, LANES, Lanes, dispatch, doubles, exp};
+use crate::memory::room;
 use crate::shared::Pieces;
 pub use functions::Activation;
 use functions::{Activate, Add, ClampedSwiglu, Gate, SoftCap};
@@ -54,8 +55,43 @@ pub fn gated_into(
 /// `Error::Shape` if the lengths differ; `Error::Cancelled` if the context was interrupted.
 pub fn clamped_swiglu(context: &Context, gate: &mut [f32], up: &[f32], slope: f32, limit: f32) -> Result<(), Error> {
     pairwise(context, gate, up, "gate and up projections", |gate, up| {
-        dispatch(context.isa, ClampedSwiglu { values: gate, up, slope, limit });
+        dispatch(context.isa, ClampedSwiglu { values: gate, up, slope, limit, offset: 1.0 });
     })
+}
+
+/// Computes `gate = silu(gate) * up`, after clamping `gate` to at most `limit` and `up` to the range from `-limit` to `limit`
+/// (DeepSeek V4). NaN stays NaN.
+///
+/// # Errors
+/// `Error::Shape` if the lengths differ; `Error::Cancelled` if the context was interrupted.
+pub fn limited_swiglu(context: &Context, gate: &mut [f32], up: &[f32], limit: f32) -> Result<(), Error> {
+    pairwise(context, gate, up, "gate and up projections", |gate, up| {
+        dispatch(context.isa, ClampedSwiglu { values: gate, up, slope: 1.0, limit, offset: 0.0 });
+    })
+}
+
+/// Computes `x = sqrt(ln(1 + exp(x)))`, in `f64`: the scores of DeepSeek V4's routers.
+///
+/// # Errors
+/// `Error::Memory`.
+pub fn sqrt_softplus(isa: Isa, x: &mut [f32]) -> Result<(), Error> {
+    let mut powers: Vec<f64> = room(x.len(), "scores")?;
+    powers.extend(x.iter().map(|&x| f64::from(x)));
+    doubles::exp(isa, &mut powers);
+    let mut logarithms: Vec<f64> = room(x.len(), "scores")?;
+    logarithms.extend(powers.iter().map(|power| power + 1.0));
+    doubles::ln(isa, &mut logarithms);
+    for ((x, power), logarithm) in x.iter_mut().zip(powers).zip(logarithms) {
+        let softplus = match f64::from(*x) {
+            // The logarithm equals x in f32.
+            large if large > 40.0 => large,
+            // Its series, since 1 + exp(x) has lost digits.
+            small if small < -12.0 => power * (1.0 - power / 2.0),
+            _ => logarithm,
+        };
+        *x = softplus.sqrt() as f32;
+    }
+    Ok(())
 }
 
 /// Computes `x = activation(x)`.

@@ -36,6 +36,13 @@ impl Model {
     /// # Errors
     /// `Error::Argument` if there is no such layer or a vector has another length than the embedding; `Error::Memory`.
     pub fn steering(&self, vectors: &[(usize, Vec<f32>)]) -> Result<Steering, Error> {
+        if self.config().streams > 0 {
+            return Err(Error::Argument(format!(
+                "the model ({}) has {} residual streams: expected one that a vector can be added to",
+                self.config().architecture,
+                self.config().streams
+            )));
+        }
         Steering::new(self.identity(), (self.config().layers, self.config().embedding_length), vectors)
     }
 

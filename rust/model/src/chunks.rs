@@ -167,7 +167,8 @@ fn chunk_rows(config: &Config) -> usize {
     let experts = config.experts_used.saturating_mul(config.embedding_length);
     let inputs = 2 * config.layers * config.per_layer_input;
     let recurrent = config.recurrent_width();
-    let row = [4 * config.embedding_length, 2 * query, key, value, inner, inner, experts, inputs, recurrent]
+    let streams = config.streams.saturating_mul(2 * config.embedding_length);
+    let row = [4 * config.embedding_length, streams, 2 * query, key, value, inner, inner, experts, inputs, recurrent]
         .into_iter()
         .fold(0usize, usize::saturating_add)
         .saturating_mul(size_of::<f32>());

@@ -124,9 +124,19 @@ settings! {
         latent_size: usize = 0,
         /// Size of the latent vector from which queries are computed; 0 for a single matrix.
         query_latent_size: usize = 0,
+        /// Whether one row per token is the key and the value of all heads, its last elements rotated (DeepSeek V4).
+        shared_rows: bool = false,
+        /// Groups of consecutive heads whose output goes through a matrix each, in attention with shared rows.
+        output_groups: usize = 0,
+        /// Rows of each of these matrices.
+        output_rank: usize = 0,
+        /// How many tokens each compressed entry stands for that attention with shared rows sees besides its window, per layer;
+        /// 0 or empty for none.
+        compression: Vec<usize> = Vec::new(),
 
         /// Whether a layer chooses the keys that its tokens see (sparse attention), per layer; otherwise it sees those that the
-        /// last such layer before it has chosen. Empty: layers see all keys.
+        /// last such layer before it has chosen. Empty: layers see all keys. With shared rows: whether a layer's compressed
+        /// entries overlap, and tokens see those that it chooses; otherwise they see all of its own.
         indexer: Vec<bool> = Vec::new(),
         /// Heads that rank keys.
         indexer_heads: usize = 0,
@@ -167,6 +177,13 @@ settings! {
         lent_layers: Vec<usize> = Vec::new(),
         /// Numbers of the state of that other model that a matrix makes of the final one; 0 for none.
         next_width: usize = 0,
+
+        /// Residual streams of hyper-connections (arXiv:2512.24880); 0 for a single ordinary one.
+        streams: usize = 0,
+        /// How often the matrix that mixes them is normalized.
+        stream_iterations: usize = 0,
+        /// Added to their weights, and to the sums that the matrix is divided by.
+        stream_epsilon: f32 = 0.0,
 
         /// How vectors are normalized.
         norm: NormKind = NormKind::Rms,
@@ -223,6 +240,8 @@ settings! {
         gate: Gate = Gate::Own,
         /// The activation function inside the feed-forward networks.
         activation: Activation = Activation::Silu,
+        /// What the activation clamps its operands to, if it is `limited_silu`.
+        activation_limit: f32 = 0.0,
 
         /// Scale of the token embeddings (1 = off).
         embedding_scale: f32 = 1.0,
@@ -255,6 +274,8 @@ settings! {
         expert_weights_on_input: bool = false,
         /// How scores become weights.
         expert_gating: ExpertGating = ExpertGating::Softmax,
+        /// The first layers, in which a table says which experts a token goes through.
+        hashed_layers: usize = 0,
         /// Groups of experts, some of which each token uses; 0 and 1 mean no groups.
         expert_groups: usize = 0,
         /// Groups that a token uses.

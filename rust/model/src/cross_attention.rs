@@ -136,7 +136,7 @@ pub(crate) fn run(
     project(context, &attended, rows, scratch, &mut [(&block.output, &mut branch)])?;
     add_gated(context, block.attention_gate, &mut own, &mut branch)?;
     rows_norm(config, &block.feed_forward_norm).apply(context, &own, &mut normed)?;
-    run_network(context, config.activation, &block.network, &normed, rows, (inner, scratch), &mut branch)?;
+    run_network(context, config.function(), &block.network, &normed, rows, (inner, scratch), &mut branch)?;
     add_gated(context, block.feed_forward_gate, &mut own, &mut branch)?;
 
     let mut from = 0;

@@ -4,9 +4,8 @@
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::{Addition, GroupedJob, Job, Table, grouped_matmul_with, matmul_with};
 
-use crate::activation::{gated, plain};
+use crate::activation::{Function, gated, plain};
 use crate::adapters::{changes, changes_of_rows};
-use crate::config::Activation;
 use crate::error::{Error, sized};
 use crate::scratch::Scratch;
 use crate::weights::{Linear, Network};
@@ -92,7 +91,7 @@ pub(crate) fn project_rows(
 /// `output = down(function(gate(input)) * up(input))`, or `down(function(up(input)))` without a gate.
 pub(crate) fn run_network(
     context: &Context,
-    activation: Activation,
+    function: Function,
     network: &Network,
     input: &[f32],
     rows: usize,
@@ -102,10 +101,10 @@ pub(crate) fn run_network(
     let (first, second) = inner.views(rows.checked_mul(network.up.rows()))?;
     if let Some(gate) = &network.gate {
         project(context, input, rows, scratch, &mut [(gate, &mut *first), (&network.up, &mut *second)])?;
-        gated(context, activation, first, second)?;
+        gated(context, function, first, second)?;
     } else {
         project(context, input, rows, scratch, &mut [(&network.up, &mut *first)])?;
-        plain(context, activation, first)?;
+        plain(context, function.activation, first)?;
     }
     project(context, first, rows, scratch, &mut [(&network.down, output)])
 }

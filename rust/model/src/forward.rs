@@ -7,28 +7,28 @@
 //! calls.
 
 use llamacpu_kernels::Error as KernelError;
-use llamacpu_kernels::activation::{add, scale, soft_cap};
+use llamacpu_kernels::activation::soft_cap;
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::{Addition, Job, matmul_with};
 use llamacpu_kernels::memory;
 
 use crate::adapters::{AdaptedRows, changes};
 use crate::attention;
-use crate::config::{Config, Input, Norms};
+use crate::config::{Config, Input};
 use crate::distances::Distances;
 use crate::embedding::{add_pictures, embed};
 use crate::error::{Error, sized};
-use crate::feed_forward::{NetworkBuffers, project, run_network};
+use crate::feed_forward::{NetworkBuffers, project};
 use crate::hidden::Hidden;
+use crate::joining::{entering, join_attention, join_feed_forward, normalized, scaled};
 use crate::layer_input::{self, LayerInputBuffers};
-use crate::norms::{normalize, normalize_in_place};
 use crate::pass::{Pass, Segment, keep_last};
 use crate::picture_positions::positions;
 use crate::rotations::{Angles, Place, Rotations};
 use crate::row_inputs::{self, PairBuffers};
 use crate::scratch::Scratch;
-use crate::weights::{Attention, FeedForward, Layer, Norm, Output, Weights};
-use crate::{cross_attention, latent_attention, moe, recurrent};
+use crate::weights::{Attention, Layer, Output, Weights};
+use crate::{cross_attention, latent_attention, moe, recurrent, shared_attention, streams};
 
 /// Intermediate results, reused from step to step; each buffer holds rows × the width given in its comment.
 #[derive(Default)]
@@ -42,6 +42,8 @@ pub(crate) struct PassBuffers {
     angles: Angles,
     attention: attention::AttentionBuffers,
     latent: latent_attention::LatentBuffers,
+    shared: shared_attention::SharedBuffers,
+    streams: streams::StreamBuffers,
     recurrent: recurrent::RecurrentBuffers,
     inner: NetworkBuffers,
     experts: moe::ExpertBuffers,
@@ -83,6 +85,8 @@ pub(crate) fn forward(
         angles,
         attention,
         latent,
+        shared,
+        streams,
         recurrent,
         inner,
         experts,
@@ -90,13 +94,15 @@ pub(crate) fn forward(
         pairs,
         scratch,
     } = buffers;
-    let mut stream = sized(stream, rows.checked_mul(width), "activations")?;
+    let wide = config.stream_width();
+    let mut stream = sized(stream, rows.checked_mul(wide), "activations")?;
     let mut normed = sized(normed, rows.checked_mul(width), "activations")?;
     let mut branch = sized(branch, rows.checked_mul(width), "activations")?;
 
     let places = places(segments, rows)?;
     scratch.adapted = AdaptedRows::of(&segments.iter().map(Segment::adapted).collect::<Vec<_>>());
-    enter(context, (config, weights), segments, (&places, pairs, scratch), stream)?;
+    enter(context, (config, weights), segments, (&places, pairs, scratch), (branch, stream))?;
+    experts.tokens = tokens_of(segments, rows)?;
     if let Some(weights) = &weights.inputs {
         layer_input::prepare(context, (config, weights), segments, stream, (&mut *inputs, &mut *scratch))?;
     }
@@ -117,21 +123,15 @@ pub(crate) fn forward(
             cross_attention::run(&pass, block, segments, (&mut *inner, &mut *scratch), stream)?;
         }
         if let Some(block) = &blocks.attention {
-            let input = match config.input {
-                Input::Pairs => pairs.joined(rows, width),
-                _ => normalized(context, config, blocks.attention_norm.as_ref(), stream, normed)?,
+            let input = if config.input == Input::Pairs {
+                pairs.joined(rows, width)
+            } else {
+                let link = blocks.links.as_ref().map(|links| &links.attention);
+                let parts = (&mut *streams, &mut *scratch);
+                entering(context, config, (link, blocks.attention_norm.as_ref()), stream, parts, normed)?
             };
-            let (buffers, output) = ((&mut *attention, &mut *scratch), &mut branch[..behind * width]);
-            match block {
-                Attention::Heads(heads) => attention::run(&pass, heads, input, segments, buffers, output)?,
-                Attention::Latent(weights) => {
-                    latent_attention::run(&pass, weights, input, segments, (buffers, &mut *latent), output)?;
-                }
-                Attention::Recurrent(layer) => {
-                    recurrent::run(&pass, layer, input, segments, (&mut *recurrent, &mut *scratch), output)?;
-                }
-                Attention::Linear(linear) => project(context, input, rows, scratch, &mut [(linear, &mut *branch)])?,
-            }
+            let buffers = (&mut *attention, &mut *latent, &mut *shared, &mut *recurrent);
+            attend(&pass, block, input, segments, (buffers, &mut *scratch), branch)?;
         } else if config.parallel {
             normalized(context, config, blocks.attention_norm.as_ref(), stream, normed)?;
         }
@@ -139,15 +139,9 @@ pub(crate) fn forward(
             if kept == 0 {
                 return Ok(());
             }
-            let counts = |segment: &Segment| (segment.tokens.len(), segment.kept);
-            keep_last(segments, stream, width, counts);
-            keep_last(segments, normed, width, counts);
-            layer_input::keep(config, segments, inputs);
-            if let Some(Attention::Linear(_)) = blocks.attention {
-                keep_last(segments, branch, width, counts);
-            }
+            keep_continuing(segments, (config, blocks), (stream, normed, branch), (inputs, experts, streams));
             rows = kept;
-            stream = &mut stream[..rows * width];
+            stream = &mut stream[..rows * wide];
             normed = &mut normed[..rows * width];
             branch = &mut branch[..rows * width];
         }
@@ -155,10 +149,11 @@ pub(crate) fn forward(
             normalized(context, config, blocks.feed_forward_norm.as_ref(), stream, normed)?;
         }
         if blocks.attention.is_some() {
-            join_attention(context, config, blocks, (&mut *stream, &mut *branch, &mut *normed))?;
+            join_attention(context, (config, blocks), (&mut *stream, &mut *branch, &mut *normed), streams)?;
         }
         let buffers = (&mut *inner, &mut *experts, &mut *scratch);
-        join_feed_forward(context, (config, blocks), (&mut *stream, &mut *normed, &mut *branch), buffers)?;
+        let parts = (&mut *stream, &mut *normed, &mut *branch);
+        join_feed_forward(context, (config, blocks), parts, buffers, streams)?;
         if let Some(input) = &blocks.input {
             let buffers = (&mut *inputs, &mut *scratch);
             layer_input::join(context, (config, input), layer, (&mut *stream, &mut *branch), buffers)?;
@@ -169,7 +164,7 @@ pub(crate) fn forward(
         hidden.take(layer, stream);
     }
 
-    end(context, (config, weights), stream, normed)?;
+    end(context, (config, weights), stream, (&mut *streams, &mut *scratch), normed)?;
     hidden.take(weights.layers.len(), normed);
     let Some(output) = weights.output.as_ref().filter(|_| wanted > 0) else { return Ok(()) };
     keep_last(segments, normed, width, |segment| (segment.kept, segment.wanted));
@@ -205,17 +200,81 @@ pub(crate) fn write_keys(
     Ok(())
 }
 
-/// Sets `stream` to what enters the first layer.
+/// Sets `stream` to what enters the first layer. Overwrites `branch` if there are several streams.
 fn enter(
     context: &Context,
     (config, weights): (&Config, &Weights),
     segments: &[Segment],
     (places, pairs, scratch): (&[Place], &mut PairBuffers, &mut Scratch),
-    stream: &mut [f32],
+    (branch, stream): (&mut [f32], &mut [f32]),
 ) -> Result<(), Error> {
+    if config.streams > 0 {
+        embed(context, (config, &weights.embedding), segments, (places, scratch), branch)?;
+        return streams::spread(context, config, branch, stream);
+    }
     match &weights.rows {
         Some(rows) => row_inputs::begin(context, (config, rows), segments, (pairs, scratch), stream),
         None => embed(context, (config, &weights.embedding), segments, (places, scratch), stream),
+    }
+}
+
+/// In the last layer, moves the rows that continue to the front of the buffers.
+fn keep_continuing(
+    segments: &[Segment],
+    (config, blocks): (&Config, &Layer),
+    (stream, normed, branch): (&mut [f32], &mut [f32], &mut [f32]),
+    (inputs, experts, streams): (&mut LayerInputBuffers, &mut moe::ExpertBuffers, &mut streams::StreamBuffers),
+) {
+    let width = config.embedding_length;
+    let counts = |segment: &Segment| (segment.tokens.len(), segment.kept);
+    keep_last(segments, stream, config.stream_width(), counts);
+    keep_last(segments, normed, width, counts);
+    keep_last(segments, &mut experts.tokens, 1, counts);
+    if config.streams > 0 {
+        keep_last(segments, streams.weights(), config.streams * (config.streams + 2), counts);
+    }
+    layer_input::keep(config, segments, inputs);
+    if let Some(Attention::Linear(_)) = blocks.attention {
+        keep_last(segments, branch, width, counts);
+    }
+}
+
+/// Buffers of the kinds of attention.
+type AttentionKinds<'a> = (
+    &'a mut attention::AttentionBuffers,
+    &'a mut latent_attention::LatentBuffers,
+    &'a mut shared_attention::SharedBuffers,
+    &'a mut recurrent::RecurrentBuffers,
+);
+
+/// Sets the first rows of `output`, those that continue, to what the part of a layer that mixes tokens gives for `input`; a
+/// matrix in place of attention sets all rows.
+fn attend(
+    pass: &Pass,
+    block: &Attention,
+    input: &[f32],
+    segments: &mut [Segment],
+    ((attention, latent, shared, recurrent), scratch): (AttentionKinds, &mut Scratch),
+    output: &mut [f32],
+) -> Result<(), Error> {
+    let rows = pass.places.len();
+    let kept = pass.kept * pass.config.embedding_length;
+    match block {
+        Attention::Linear(linear) => project(pass.context, input, rows, scratch, &mut [(linear, output)]),
+        Attention::Heads(heads) => {
+            attention::run(pass, heads, input, segments, (attention, scratch), &mut output[..kept])
+        }
+        Attention::Latent(weights) => {
+            let buffers = ((attention, scratch), latent);
+            latent_attention::run(pass, weights, input, segments, buffers, &mut output[..kept])
+        }
+        Attention::Shared(weights) => {
+            let buffers = ((attention, scratch), shared);
+            shared_attention::run(pass, weights, input, segments, buffers, &mut output[..kept])
+        }
+        Attention::Recurrent(layer) => {
+            recurrent::run(pass, layer, input, segments, (recurrent, scratch), &mut output[..kept])
+        }
     }
 }
 
@@ -224,53 +283,16 @@ fn end(
     context: &Context,
     (config, weights): (&Config, &Weights),
     stream: &[f32],
+    buffers: (&mut streams::StreamBuffers, &mut Scratch),
     normed: &mut [f32],
 ) -> Result<(), Error> {
-    let Some(norm) = &weights.output_norm else {
+    let norm = weights.output_norm.as_ref();
+    if weights.output_link.is_none() && norm.is_none() {
         normed.copy_from_slice(stream);
         return Ok(());
-    };
-    normalize(context, config, norm, stream, normed)
-}
-
-/// Adds what the feed-forward part of a layer gives, if there is one, to the stream. In parallel layers, `normed` is its
-/// input. Overwrites `normed` and `branch`.
-fn join_feed_forward(
-    context: &Context,
-    (config, blocks): (&Config, &Layer),
-    (stream, normed, branch): (&mut [f32], &mut [f32], &mut [f32]),
-    buffers: (&mut NetworkBuffers, &mut moe::ExpertBuffers, &mut Scratch),
-) -> Result<(), Error> {
-    let Some(block) = &blocks.feed_forward else { return Ok(()) };
-    let input = if config.parallel {
-        &*normed
-    } else {
-        normalized(context, config, blocks.feed_forward_norm.as_ref(), stream, normed)?
-    };
-    feed_forward(context, (config, block), (&*stream, input), buffers, branch)?;
-    join(context, config, blocks.feed_forward_output_norm.as_ref(), stream, branch)
-}
-
-/// Sets `output` to what the network or the experts of a layer give for `input`.
-fn feed_forward(
-    context: &Context,
-    (config, block): (&Config, &FeedForward),
-    (stream, input): (&[f32], &[f32]),
-    (inner, experts, scratch): (&mut NetworkBuffers, &mut moe::ExpertBuffers, &mut Scratch),
-    output: &mut [f32],
-) -> Result<(), Error> {
-    match block {
-        FeedForward::Dense(network) => {
-            let rows = input.len() / config.embedding_length;
-            run_network(context, config.activation, network, input, rows, (inner, scratch), output)
-        }
-        FeedForward::Experts(mixture) => {
-            moe::mixture(context, (config, mixture), (input, input), (inner, experts, scratch), output)
-        }
-        FeedForward::Beside(both) => {
-            moe::beside(context, (config, both), (stream, input), (inner, experts, scratch), output)
-        }
     }
+    entering(context, config, (weights.output_link.as_ref(), norm), stream, buffers, normed)?;
+    Ok(())
 }
 
 /// Products of the final states with the output matrix.
@@ -286,19 +308,6 @@ fn logits_of(
     let addition = Addition { bias: None, changes: changes(adapted, rows, output.slot) };
     let job = Job { weights: &output.matrix, output: logits };
     Ok(matmul_with(context, states, rows, buffers, &mut [job], &[addition])?)
-}
-
-/// The input of a block: the normalized stream, or the stream itself if the block has no norm before it.
-fn normalized<'a>(
-    context: &Context,
-    config: &Config,
-    norm: Option<&Norm>,
-    stream: &'a [f32],
-    normed: &'a mut [f32],
-) -> Result<&'a [f32], Error> {
-    let Some(norm) = norm else { return Ok(stream) };
-    normalize(context, config, norm, stream, normed)?;
-    Ok(normed)
 }
 
 /// Applies the bias, scale and soft cap that some models have on their logits.
@@ -325,6 +334,13 @@ fn distances(
     weights.distances.as_ref().map(|table| Distances::of(context, config, table, longest)).transpose()
 }
 
+/// The token of every row.
+fn tokens_of(segments: &[Segment], rows: usize) -> Result<Vec<u32>, Error> {
+    let mut tokens = memory::room(rows, "tokens")?;
+    tokens.extend(segments.iter().flat_map(|segment| segment.tokens));
+    Ok(tokens)
+}
+
 /// The place of every row.
 fn places(segments: &[Segment], rows: usize) -> Result<Vec<Place>, Error> {
     let mut places = memory::room(rows, "positions")?;
@@ -334,43 +350,4 @@ fn places(segments: &[Segment], rows: usize) -> Result<Vec<Place>, Error> {
         places.extend((position..).zip(positions(segment)).map(place));
     }
     Ok(places)
-}
-
-/// Adds the output of attention to the stream, and in some models its input once more. Overwrites `branch` and `normed`.
-fn join_attention(
-    context: &Context,
-    config: &Config,
-    blocks: &Layer,
-    (stream, branch, normed): (&mut [f32], &mut [f32], &mut [f32]),
-) -> Result<(), Error> {
-    let again = blocks.second_attention_norm.as_ref();
-    if again.is_some() {
-        normed.copy_from_slice(stream);
-    }
-    join(context, config, blocks.attention_output_norm.as_ref(), stream, branch)?;
-    if again.is_some() {
-        add(context, stream, normed)?;
-        normalize_in_place(context, config, again, stream)?;
-    }
-    Ok(())
-}
-
-/// Adds a block's output to the stream, normalizing one or the other where the model does so. Overwrites `branch`.
-fn join(
-    context: &Context,
-    config: &Config,
-    norm: Option<&Norm>,
-    stream: &mut [f32],
-    branch: &mut [f32],
-) -> Result<(), Error> {
-    let (of_branch, of_stream) = if config.norms == Norms::Stream { (None, norm) } else { (norm, None) };
-    normalize_in_place(context, config, of_branch, branch)?;
-    scaled(context, branch, config.residual_scale)?;
-    add(context, stream, branch)?;
-    normalize_in_place(context, config, of_stream, stream)
-}
-
-/// `values *= factor`, skipped if the factor is 1.
-fn scaled(context: &Context, values: &mut [f32], factor: f32) -> Result<(), Error> {
-    if factor == 1.0 { Ok(()) } else { Ok(scale(context, values, factor)?) }
 }

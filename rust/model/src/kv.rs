@@ -135,11 +135,11 @@ impl Pages {
     /// allocates missing ones, and the next state.
     pub(crate) fn reserve(&mut self, first: usize, end: usize, step: usize) -> Result<(), Error> {
         self.states.begin(&self.layout.states, (first, end), step)?;
-        let count = end.div_ceil(PAGE_TOKENS);
         for (pages, group) in self.groups.iter_mut().zip(&self.layout.groups) {
+            let count = group.pages(end);
             memory::reserve(pages, count.saturating_sub(pages.len()), PURPOSE)?;
             pages.resize(pages.len().max(count), None);
-            for slot in &mut pages[first / PAGE_TOKENS..count] {
+            for slot in &mut pages[(group.places(first) / PAGE_TOKENS).min(count)..count] {
                 let Some(page) = slot else {
                     *slot = Some(Arc::new(Page::zeroed(group.page_bytes, &self.layout.spare)?));
                     continue;
@@ -172,12 +172,11 @@ impl Pages {
 
     /// Drops the pages after the first `tokens` tokens, or all pages if any that these tokens need is absent.
     pub(crate) fn truncate(&mut self, tokens: usize) {
-        let count = tokens.div_ceil(PAGE_TOKENS);
         if self.crossing.as_mut().is_some_and(|crossing| !crossing.truncate(tokens)) {
             self.crossing = None;
         }
-        for pages in &mut self.groups {
-            pages.truncate(count);
+        for (pages, group) in self.groups.iter_mut().zip(&self.layout.groups) {
+            pages.truncate(group.pages(tokens));
         }
         self.states.truncate(tokens);
         if !self.hold_pages(tokens) {
@@ -244,6 +243,18 @@ impl Pages {
         })?;
         for piece in pieces {
             piece.into_inner().unwrap_or_else(PoisonError::into_inner).1?;
+        }
+        Ok(())
+    }
+
+    /// Reads the numbers of a layer's tokens from position `first` on, one row after the other: exact ones, as of
+    /// [`Kept::Source`].
+    pub(crate) fn read(&self, kept: Kept, first: usize, rows: &mut [f32]) -> Result<(), Error> {
+        let place = self.layout.place(kept)?;
+        for (position, row) in (first..).zip(rows.chunks_exact_mut(place.layout.key_size)) {
+            let page = self.groups[place.group].get(position / PAGE_TOKENS).and_then(Option::as_ref);
+            let page = page.ok_or_else(|| Error::Argument(format!("the numbers of token {position} are missing")))?;
+            place.layout.read_key(&page[place.range()], (0, position % PAGE_TOKENS), row)?;
         }
         Ok(())
     }

@@ -107,7 +107,7 @@ pub(crate) fn run(
 
 /// Multiplies each head's part of all rows by that head's matrix, in one parallel region. `from` and `to` are the
 /// strides between the heads' parts in a row; each matrix uses the beginning of its head's part.
-fn each_head(
+pub(crate) fn each_head(
     context: &Context,
     weights: &HeadMatrices,
     rows: usize,

@@ -77,7 +77,7 @@ pub(crate) fn join(
         Ok(())
     })?;
     project(context, stream, rows, scratch, &mut [(&weights.gate, &mut *gate)])?;
-    gated(context, config.activation, gate, own)?;
+    gated(context, config.function(), gate, own)?;
     project(context, gate, rows, scratch, &mut [(&weights.projection, &mut *branch)])?;
     normalize_in_place(context, config, Some(&weights.norm), branch)?;
     Ok(add(context, stream, branch)?)

@@ -25,6 +25,8 @@ const LEAST_SLOTS: usize = 128;
 /// Buffers of the expert layers.
 #[derive(Default)]
 pub(crate) struct ExpertBuffers {
+    /// rows: their tokens
+    pub(crate) tokens: Vec<u32>,
     /// rows × experts
     scores: Vec<f32>,
     /// slots of some experts × width
@@ -58,7 +60,7 @@ pub(crate) fn beside(
     normalize(context, config, &weights.experts_norm, stream, normed)?;
     mixture(context, (config, &weights.experts), (routed, normed), (inner, buffers, scratch), result)?;
     normalize_in_place(context, config, Some(&weights.experts_output_norm), result)?;
-    run_network(context, config.activation, &weights.network, input, rows, (inner, scratch), output)?;
+    run_network(context, config.function(), &weights.network, input, rows, (inner, scratch), output)?;
     normalize_in_place(context, config, Some(&weights.network_output_norm), output)?;
     add(context, output, result)?;
     buffers.beside = own;
@@ -78,8 +80,11 @@ pub(crate) fn mixture(
     let scores = sized(&mut buffers.scores, rows.checked_mul(experts.len()), PURPOSE)?;
     project(context, routed, rows, scratch, &mut [(&weights.router, &mut *scores)])?;
     let bias = weights.selection_bias.as_deref();
-    let mut choices: Vec<Choice> =
-        scores.chunks_exact_mut(experts.len()).flat_map(|row| choose(context.isa, config, bias, row)).collect();
+    let mut choices: Vec<Choice> = Vec::with_capacity(rows * used);
+    for (row, scores) in scores.chunks_exact_mut(experts.len()).enumerate() {
+        let table = weights.table.as_deref().map(|table| of_token(table, used, buffers.tokens.get(row))).transpose()?;
+        choices.extend(choose(context.isa, config, (bias, table), scores)?);
+    }
     if let Some(scales) = &weights.scales {
         for choice in &mut choices {
             choice.weight *= scales[choice.expert];
@@ -129,7 +134,7 @@ pub(crate) fn mixture(
     })?;
     let Some(network) = &weights.shared else { return Ok(()) };
     let shared = sized(&mut buffers.shared, Some(input.len()), PURPOSE)?;
-    run_network(context, config.activation, network, input, rows, (inner, scratch), shared)?;
+    run_network(context, config.function(), network, input, rows, (inner, scratch), shared)?;
     if let Some(gate) = &weights.shared_gate {
         let shares = sized(&mut buffers.shared_weights, Some(rows), PURPOSE)?;
         project(context, input, rows, scratch, &mut [(gate, &mut *shares)])?;
@@ -138,6 +143,14 @@ pub(crate) fn mixture(
         }
     }
     Ok(add(context, output, shared)?)
+}
+
+/// The experts of a token.
+fn of_token<'a>(table: &'a [u32], used: usize, token: Option<&u32>) -> Result<&'a [u32], Error> {
+    let experts = token.and_then(|&token| table.chunks_exact(used).nth(token as usize));
+    experts.ok_or_else(|| {
+        Error::Argument("a table says which experts a token goes through: expected tokens of the vocabulary".to_owned())
+    })
 }
 
 /// Starts reading all chosen experts that are on disk at once, so that the rest load while the first of them computes.
@@ -206,7 +219,7 @@ fn run_experts(
     project_rows(context, input, both, scratch, &projections, &set_of)?;
     let (gate, up) = both.split_at_mut(slots.len() * inner_width);
     let gated_values = if experts[0].gate.is_some() {
-        gated(context, config.activation, gate, up)?;
+        gated(context, config.function(), gate, up)?;
         gate
     } else {
         plain(context, config.activation, up)?;

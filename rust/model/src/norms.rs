@@ -48,7 +48,16 @@ pub(crate) fn normalize_values(
     layer: &LayerConfig,
     heads: &mut [f32],
 ) -> Result<(), Error> {
-    let size = layer.value_size;
+    normalize_heads_of(context, config, layer.value_size, heads)
+}
+
+/// Normalizes heads of `size` elements in place, without weights.
+pub(crate) fn normalize_heads_of(
+    context: &Context,
+    config: &Config,
+    size: usize,
+    heads: &mut [f32],
+) -> Result<(), Error> {
     Ok(of_rows(config, None, size).apply_in_place(context, heads, size)?)
 }
 

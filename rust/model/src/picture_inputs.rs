@@ -14,6 +14,9 @@ use crate::{Config, Error};
 pub(crate) fn check_pictures(config: &Config, tokens: &[u32], pictures: &[Picture]) -> Result<(), Error> {
     let wrong = |message: String| Err(Error::Argument(message));
     let mut done = 0;
+    if config.shared_rows && !pictures.is_empty() {
+        return wrong(format!("a picture in a model ({}) that sees none: expected text alone", config.architecture));
+    }
     for picture in pictures {
         let ids = tokens.get(picture.start..picture.start.saturating_add(picture.count)).unwrap_or(&[]);
         if picture.count == 0 || ids.len() < picture.count || picture.start < done {

@@ -153,6 +153,51 @@ impl Rotations {
         turn(context, (rope, angles), (heads, row_size), (head_size, start))
     }
 
+    /// Rotates every row as at its position, from element `start` on.
+    pub(crate) fn turn_at(
+        &self,
+        context: &Context,
+        rotation: Rotation,
+        position: &(dyn Fn(usize) -> usize + Sync),
+        (rows, size): (&mut [f32], usize),
+        start: usize,
+    ) -> Result<(), Error> {
+        let Some(rope) = self.rope(rotation) else { return Ok(()) };
+        for_rows(context, rows, size, &|row, heads| {
+            let mut table = vec![0.0; rope.size()];
+            rope.table(position(row), &mut table)?;
+            rope.apply_from(context.isa, heads, size, start, &table)
+        })
+    }
+
+    /// Turns the heads of every row back from what they were turned by at its position.
+    pub(crate) fn turn_back_at(
+        &self,
+        context: &Context,
+        rotation: Rotation,
+        position: &(dyn Fn(usize) -> usize + Sync),
+        (heads, row_size): (&mut [f32], usize),
+        (head_size, start): (usize, usize),
+    ) -> Result<(), Error> {
+        let Some(rope) = self.rope(rotation) else { return Ok(()) };
+        for_rows(context, heads, row_size, &|row, heads| {
+            let mut table = vec![0.0; rope.size()];
+            rope.table(position(row), &mut table)?;
+            table[rope.size() / 2..].iter_mut().for_each(|sine| *sine = -*sine);
+            rope.apply_from(context.isa, heads, head_size, start, &table)
+        })
+    }
+
+    /// One of the rotations, if it turns anything.
+    fn rope(&self, rotation: Rotation) -> Option<&Rope> {
+        let rope = match rotation {
+            Rotation::None => return None,
+            Rotation::Global => &self.global,
+            Rotation::Local => self.local.as_ref().unwrap_or(&self.global),
+        };
+        (rope.size() > 0).then_some(rope)
+    }
+
     /// Rotates the beginning of every head of an indexer.
     pub(crate) fn turn_indexer(
         &self,

@@ -2,14 +2,17 @@
 //! 2.1), chosen among all experts or among those of the best groups (arXiv:2405.04434, section 2.2.2; arXiv:2412.19437,
 //! 2.1.2).
 
-use llamacpu_kernels::activation::softmax;
+use llamacpu_kernels::activation::{softmax, sqrt_softplus};
 use llamacpu_kernels::cpu::Isa;
 
+use crate::Error;
 use crate::config::{Config, ExpertGating, GroupScore};
 use crate::rows::multiply;
 
 /// The smallest sum that the weights of the chosen experts are divided by.
 const LEAST_WEIGHT_SUM: f32 = 6.103_515_6e-5;
+/// What is added to the sum instead, if scores are square roots.
+const ADDED_TO_SUM: f32 = 1e-20;
 
 /// How much less than the best a score may be, relative to the greater of its size and the best, to count as near: twice the
 /// noise that was put on the scores in training.
@@ -22,15 +25,28 @@ pub(crate) struct Choice {
     pub(crate) weight: f32,
 }
 
-/// The experts of one token, best first, with their weights; ties go to the lower index. Overwrites `scores`.
-pub(crate) fn choose(isa: Isa, config: &Config, bias: Option<&[f32]>, scores: &mut [f32]) -> Vec<Choice> {
+/// The experts of one token, best first, with their weights; ties go to the lower index. If `table` names them, their scores
+/// make the weights only. Overwrites `scores`.
+///
+/// # Errors
+/// `Error::Kernel` if memory runs out.
+pub(crate) fn choose(
+    isa: Isa,
+    config: &Config,
+    (bias, table): (Option<&[f32]>, Option<&[u32]>),
+    scores: &mut [f32],
+) -> Result<Vec<Choice>, Error> {
     let grouped = config.expert_groups > 1;
     // Without a bias, raw scores rank experts as their transformed values would, but without ties from rounding.
     let mut ranks = scores.to_vec();
     match config.expert_gating {
         ExpertGating::Softmax => softmax(isa, scores),
         ExpertGating::Sigmoid => scores.iter_mut().for_each(|score| *score = logistic(isa, *score)),
+        ExpertGating::SqrtSoftplus => sqrt_softplus(isa, scores)?,
         ExpertGating::SoftmaxSelected | ExpertGating::SparseMixer => {}
+    }
+    if let Some(table) = table {
+        return Ok(weighted(isa, config, scores, table.iter().map(|&expert| expert as usize).collect()));
     }
     if bias.is_some() || grouped && config.expert_group_score == GroupScore::TwoBest {
         ranks.copy_from_slice(scores);
@@ -41,14 +57,22 @@ pub(crate) fn choose(isa: Isa, config: &Config, bias: Option<&[f32]>, scores: &m
     ranks.iter_mut().filter(|rank| rank.is_nan()).for_each(|rank| *rank = f32::NEG_INFINITY);
     let candidates = if grouped { of_best_groups(config, &ranks) } else { (0..ranks.len()).collect() };
     let order = best(candidates, config.experts_used, |expert| ranks[expert]);
+    Ok(weighted(isa, config, scores, order))
+}
+
+/// The chosen experts with their weights.
+fn weighted(isa: Isa, config: &Config, scores: &[f32], order: Vec<usize>) -> Vec<Choice> {
     let mut weights: Vec<f32> = order.iter().map(|&expert| scores[expert]).collect();
     match config.expert_gating {
         ExpertGating::SoftmaxSelected => softmax(isa, &mut weights),
         ExpertGating::SparseMixer => weights = mixed(isa, scores, &order),
-        ExpertGating::Softmax | ExpertGating::Sigmoid => {}
+        ExpertGating::Softmax | ExpertGating::Sigmoid | ExpertGating::SqrtSoftplus => {}
     }
     if config.expert_weights_norm {
-        let sum = weights.iter().sum::<f32>().max(LEAST_WEIGHT_SUM);
+        let sum = match config.expert_gating {
+            ExpertGating::SqrtSoftplus => weights.iter().sum::<f32>() + ADDED_TO_SUM,
+            _ => weights.iter().sum::<f32>().max(LEAST_WEIGHT_SUM),
+        };
         for weight in &mut weights {
             *weight /= sum;
         }
@@ -119,7 +143,7 @@ mod tests {
     fn biased(change: impl FnOnce(&mut Config), scores: &[f32], bias: Option<&[f32]>) -> Vec<(usize, f32)> {
         let mut config = Config { experts: scores.len(), experts_used: 2, ..config() };
         change(&mut config);
-        let choices = choose(Isa::SCALAR, &config, bias, &mut scores.to_vec());
+        let choices = choose(Isa::SCALAR, &config, (bias, None), &mut scores.to_vec()).unwrap();
         choices.into_iter().map(|choice| (choice.expert, choice.weight)).collect()
     }
 
@@ -183,6 +207,24 @@ mod tests {
         let scores = [3.0f32.ln(), -20.0, 0.0, 0.0];
         near(&chosen(groups(GroupScore::Best), &scores), &[(0, 0.75), (1, 0.0)]);
         near(&chosen(groups(GroupScore::TwoBest), &scores), &[(2, 0.5), (3, 0.5)]);
+    }
+
+    #[test]
+    fn a_table_may_name_the_experts() {
+        let rooted = |config: &mut Config| {
+            config.expert_gating = ExpertGating::SqrtSoftplus;
+            config.expert_weights_scale = 1.5;
+        };
+        // ln(1 + exp(ln(e^4 - 1))) is 4, and so on.
+        let scores = [4.0f32, 1.0, 9.0, -1e30].map(|square| if square > 0.0 { square.exp_m1().ln() } else { square });
+        near(&chosen(rooted, &scores), &[(2, 0.9), (0, 0.6)]);
+        let mut config = Config { experts: 4, experts_used: 2, ..config() };
+        rooted(&mut config);
+        let choices = choose(Isa::SCALAR, &config, (None, Some(&[1, 0])), &mut scores.to_vec()).unwrap();
+        let choices: Vec<_> = choices.into_iter().map(|choice| (choice.expert, choice.weight)).collect();
+        near(&choices, &[(1, 0.5), (0, 1.0)]);
+        let choices = choose(Isa::SCALAR, &config, (None, Some(&[3, 3])), &mut scores.to_vec()).unwrap();
+        assert!(choices.iter().all(|choice| choice.weight == 0.0));
     }
 
     #[test]

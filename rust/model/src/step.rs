@@ -63,6 +63,15 @@ impl Model {
         squares: Option<&InputSquares>,
     ) -> Result<StepOutput, Error> {
         self.check(items)?;
+        if self.config().streams > 0 && places.iter().any(|&place| place < self.config().layers) {
+            return Err(Error::Argument(format!(
+                "the model ({}) has {} residual streams, and no single hidden state after a layer: expected {} only, the \
+                 place of the last norm",
+                self.config().architecture,
+                self.config().streams,
+                self.config().layers
+            )));
+        }
         let rows = items.iter().map(|item| item.tokens.len()).sum();
         let mut hidden = Hidden::new(places, self.config().layers, self.config().embedding_length, rows)?;
         let mut sessions = items.iter().map(|item| item.session.hold()).collect::<Result<Vec<_>, _>>()?;

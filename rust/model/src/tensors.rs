@@ -11,6 +11,9 @@ use llamacpu_kernels::memory;
 use crate::Error;
 use crate::error::zeroed;
 
+/// GGUF's number of the type of 32-bit integers.
+const I32: u32 = 26;
+
 /// One entry of the tensor table, as read from the header.
 #[derive(Debug, Clone)]
 pub struct TensorInfo {
@@ -201,6 +204,29 @@ impl<'a> Tensors<'a> {
             matrix.row(row, values)?;
         }
         Ok(values)
+    }
+
+    /// A table of `rows` × `columns` whole numbers of 32 bits, none of them negative.
+    pub(crate) fn integers(&mut self, name: &str, columns: usize, rows: usize) -> Result<Vec<u32>, Error> {
+        let Some((info, read)) = self.by_name.get_mut(name) else {
+            return Err(Error::Model(format!("the tensor {name:?} is missing; the file is incomplete")));
+        };
+        *read = true;
+        let count = columns.checked_mul(rows);
+        let sound = info.ggml_type == I32 && trimmed(&info.shape) == trimmed(&[columns as u64, rows as u64]);
+        let file = self.files.get(info.file).filter(|_| {
+            sound && count.and_then(|count| count.checked_mul(4)).is_some_and(|bytes| bytes as u64 == info.nbytes)
+        });
+        let Some(file) = file else {
+            return Err(Error::Model(format!(
+                "the tensor {name:?} has the shape {:?} and type {}; expected {columns} × {rows} 32-bit integers",
+                info.shape, info.ggml_type
+            )));
+        };
+        let bytes = Bytes::of_file(file, info.offset, info.nbytes)?;
+        let mut numbers = memory::room(count.unwrap_or(0), "weights")?;
+        numbers.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
+        Ok(numbers)
     }
 
     /// A table that may be missing from the file.

@@ -10,6 +10,8 @@ mod layer_input;
 mod parts;
 mod recurrent;
 mod row_inputs;
+mod shared_rows;
+mod streams;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,6 +28,8 @@ pub(crate) use layer_input::{LayerInput, PerLayerInputs};
 pub(crate) use parts::{Linear, Norm};
 pub(crate) use recurrent::{Controls, Inputs, RecurrentLayer};
 pub(crate) use row_inputs::RowWeights;
+pub(crate) use shared_rows::{Chooser, Compressor, SharedRows};
+pub(crate) use streams::{Link, Links};
 
 use crate::config::{Input, Norms};
 use crate::tensors::{TensorInfo, Tensors};
@@ -47,6 +51,8 @@ pub(crate) struct Layer {
     pub(crate) cross: Option<Box<CrossAttention>>,
     /// Adds the token's second embedding for this layer.
     pub(crate) input: Option<LayerInput>,
+    /// Between the residual streams and the blocks, if there are several.
+    pub(crate) links: Option<Box<Links>>,
     /// Multiplies the stream at the end.
     pub(crate) scale: Option<f32>,
 }
@@ -60,6 +66,8 @@ pub(crate) struct Weights {
     pub(crate) inputs: Option<PerLayerInputs>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: Option<Norm>,
+    /// Between the residual streams and that norm, if there are several.
+    pub(crate) output_link: Option<Link>,
     /// `None` if the final states are the result.
     pub(crate) output: Option<Output>,
     /// `None` if attention ignores distances or encodes them by rotation.
@@ -106,6 +114,7 @@ impl Weights {
             inputs: PerLayerInputs::load(config, tensors)?,
             layers,
             output_norm,
+            output_link: Link::of_output(config, tensors)?,
             output,
             distances: DistanceTable::load(config, tensors)?,
             classifier: Classifier::load(config, tensors)?,
@@ -152,7 +161,8 @@ impl Weights {
             let rows = self.rows.iter().filter(|_| index == 0).flat_map(RowWeights::matrices);
             before.chain(rows).chain(layer.matrices()).collect()
         });
-        layers.chain(self.output.iter().map(|output| vec![&*output.matrix]))
+        let link = self.output_link.as_ref().map(|link| &link.map.matrix);
+        layers.chain(self.output.iter().map(move |output| link.into_iter().chain([&*output.matrix]).collect()))
     }
 }
 
@@ -192,7 +202,8 @@ impl Layer {
         let feed_forward = self.feed_forward.iter().flat_map(FeedForward::matrices);
         let crossing = self.cross.iter().flat_map(|cross| cross.matrices());
         let input = self.input.iter().flat_map(LayerInput::matrices);
-        attention.chain(feed_forward).chain(crossing).chain(input).collect()
+        let links = self.links.iter().flat_map(|links| links.matrices());
+        attention.chain(feed_forward).chain(crossing).chain(input).chain(links).collect()
     }
 
     /// The experts of the layer, if it has any.
@@ -239,6 +250,7 @@ impl Layer {
             feed_forward: FeedForward::load(config, index, tensors)?,
             cross: CrossAttention::load(config, index, tensors)?,
             input: LayerInput::load(config, index, tensors)?,
+            links: Links::load(config, index, tensors)?.map(Box::new),
             scale: match config.layer_scale.get(index) {
                 Some(true) => Some(tensors.vector(&format!("blk.{index}.layer_output_scale.weight"), 1)?[0]),
                 _ => None,

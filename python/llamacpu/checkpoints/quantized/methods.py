@@ -28,7 +28,8 @@ _EIGHT_BITS = ("F8_E4M3", "F8_E5M2")
 def unpacked(quantization: Mapping[str, Any], tensors: Tensors) -> dict[str, LazyTensor]:
     """Return the tensors with those that are quantized replaced by tensors of floats, computed when they are read.
 
-    quantization: `quantization_config` of config.json. MXFP4 (gpt-oss) stays as it is: GGUF has this type, too.
+    quantization: `quantization_config` of config.json. MXFP4 (gpt-oss, the experts of DeepSeek V4) stays as it is:
+    GGUF has this type, too.
 
     Raises CheckpointError, which names the method, for one that is not supported, and for tensors that do not fit it.
     """
@@ -128,6 +129,8 @@ def _scaled(tensors: Tensors, blocks: tuple[int, ...], types: tuple[str, ...]) -
     used: set[str] = set()
     for name, tensor in scales.items():
         scale = _scale_of(name, scales)
+        if scale is not None and _is_mxfp4(tensor, scale):
+            scale = None
         if scale is not None and tensor.dtype not in types:
             raise CheckpointError(f"{name}: {tensor.dtype} with scales is not supported; expected {' or '.join(types)}")
         if scale is None:
@@ -144,10 +147,18 @@ def _scaled(tensors: Tensors, blocks: tuple[int, ...], types: tuple[str, ...]) -
     return result
 
 
+def _is_mxfp4(tensor: LazyTensor, scale: LazyTensor) -> bool:
+    """Whether these are MXFP4 blocks and scales (the experts of DeepSeek V4), which stay as they are."""
+    if tensor.dtype not in ("I8", "U8") or scale.dtype not in ("F8_E8M0", "U8"):
+        return False
+    return len(tensor.shape) == 2 and scale.shape == (tensor.shape[0], tensor.shape[1] // 16)
+
+
 def _scale_of(name: str, tensors: Tensors) -> LazyTensor | None:
     names = [name + suffix for suffix in _SCALE_SUFFIXES]
     if name.endswith(".weight"):
-        names.append(name.removesuffix("weight") + "qscale_weight")  # Mistral's own form
+        stem = name.removesuffix("weight")
+        names += [f"{stem}qscale_weight", f"{stem}scale"]  # the forms of Mistral and of DeepSeek V4
     return next((tensors[each] for each in names if each in tensors), None)
 
 

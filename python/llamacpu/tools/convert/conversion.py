@@ -15,7 +15,7 @@ from llamacpu.errors import CheckpointError
 from llamacpu.gguf.writer import NewTensor, write_gguf
 from llamacpu.tools.convert.arrays import Array
 from llamacpu.tools.convert.card import set_card
-from llamacpu.tools.convert.formats import FILE_TYPES, encoded, format_of
+from llamacpu.tools.convert.formats import FILE_TYPES, encoded
 from llamacpu.tools.convert.hub import find_checkpoint, find_description
 from llamacpu.tools.convert.keys import Keys
 from llamacpu.tools.convert.model_id import size_label
@@ -132,7 +132,7 @@ def _language_model(source: Source, type: str, model_id: str, name: str | None) 
     if source.target is None:
         source.check_vocabulary()
     tensors = [
-        _new_tensor(ours, array, array.format or format_of(ours, array.shape, format, family.reduces_routers))
+        _new_tensor(ours, array, array.format or family.format_of(ours, array, format))
         for ours, array in family.tensors()
     ]
     if not tensors:

@@ -211,6 +211,12 @@ _DEFAULTS = {
     " q_lora_rank=1536 qk_rope_head_dim=64 qk_nope_head_dim=128 v_head_dim=128 first_k_dense_replace=3"
     " n_shared_experts=1 routed_scaling_factor=2.5 norm_topk_prob=True index_topk=2048 index_head_dim=128"
     " index_n_heads=64 rope_theta=10000.0",
+    "deepseek_v4": "num_hidden_layers=43 max_position_embeddings=1048576 hidden_size=4096 num_attention_heads=64"
+    " num_key_value_heads=1 head_dim=512 rms_norm_eps=1e-06 n_routed_experts=256 num_experts_per_tok=6"
+    " vocab_size=129280 tie_word_embeddings=False moe_intermediate_size=2048 q_lora_rank=1024 n_shared_experts=1"
+    " scoring_func=sqrtsoftplus norm_topk_prob=True routed_scaling_factor=1.5 compress_rope_theta=160000.0"
+    " hc_mult=4 hc_sinkhorn_iters=20 hc_eps=1e-06 swiglu_limit=10.0 sliding_window=128 o_groups=8 o_lora_rank=1024"
+    " index_n_heads=64 index_head_dim=128 index_topk=512 rope_theta=10000.0",
     "glm_moe_dsa": "num_hidden_layers=78 max_position_embeddings=202752 hidden_size=6144 intermediate_size=12288"
     " num_attention_heads=64 num_key_value_heads=64 rms_norm_eps=1e-05 n_routed_experts=256 num_experts_per_tok=8"
     " n_group=1 topk_group=1 vocab_size=154880 tie_word_embeddings=False moe_intermediate_size=2048 kv_lora_rank=512"

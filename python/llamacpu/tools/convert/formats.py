@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FILE_TYPES", "as_bytes", "encoded", "format_of"]
+__all__ = ["FILE_TYPES", "as_bytes", "encoded", "format_of", "mxfp4_blocks"]
 
 FILE_TYPES = {"f32": ("F32", 0), "f16": ("F16", 1), "q8_0": ("Q8_0", 7), "bf16": ("BF16", 32)}
 """Type of a file to the format of its matrices and general.file_type."""
@@ -48,6 +48,16 @@ def encoded(values: NDArray[np.float32], format: str) -> NDArray[Any]:
 def as_bytes(values: NDArray[Any]) -> bytes:
     """The bytes of an array, little-endian."""
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def mxfp4_blocks(codes: NDArray[np.uint8], scales: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """MXFP4 blocks of a file: a scale, then 16 bytes with elements i and i + 16 of the block in byte i.
+
+    codes: [..., blocks, 16], elements 2 i and 2 i + 1 in byte i; scales: [..., blocks]. Returns [..., blocks, 17].
+    """
+    elements = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*codes.shape[:-1], 32)
+    packed = elements[..., :16] | (elements[..., 16:] << 4)
+    return np.concatenate([scales[..., None], packed], axis=-1)
 
 
 def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:

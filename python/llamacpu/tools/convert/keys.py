@@ -15,7 +15,7 @@ __all__ = ["Keys"]
 # Keys of an architecture are uint32 unless they are listed here.
 _FLOATS = re.compile(
     r"attention\.(clamp_kqv|max_alibi_bias|layer_norm_epsilon|layer_norm_rms_epsilon|scale|temperature_scale)|.*_scale|.*_softcapping"
-    r"|rope\.freq_base(_swa)?|rope\.scaling\.(factor|attn_factor|yarn_.*)|expert_weights_scale"
+    r"|rope\.freq_base(_swa)?|attention\.compress_rope_freq_base|hyper_connection\.epsilon|rope\.scaling\.(factor|attn_factor|yarn_.*)|expert_weights_scale"
 )
 _BOOLS = (
     "attention.causal", "expert_weights_norm", "use_parallel_residual", "norm_before_residual", "norm_before_fc",

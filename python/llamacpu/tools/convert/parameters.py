@@ -31,7 +31,7 @@ _SCORE = (
     "score_function", "scoring_func", "score_func", "moe_router_activation", "moe_router_activation_func",
     "expert_selection_fn",
 )  # fmt: skip
-GATING = {"softmax": 1, "sigmoid": 2}
+GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}
 _YARN = {
     "yarn_ext_factor": ("extrapolation_factor",),
     "yarn_attn_factor": ("attention_factor", "attn_factor"),
@@ -51,7 +51,9 @@ def set_common(source: Source, keys: Keys, file_type: int, layers: int) -> None:
     score = source.find(*_SCORE)
     if score is not None:
         if not isinstance(score, str) or score not in GATING:
-            raise CheckpointError(f"config.json: experts are scored by {score!r:.40}; expected sigmoid or softmax")
+            raise CheckpointError(
+                f"config.json: experts are scored by {score!r:.40}; expected sigmoid, softmax or sqrtsoftplus"
+            )
         keys.set("expert_gating_func", GATING[score])
     head_size = source.config.get("head_dim")
     if head_size is not None:

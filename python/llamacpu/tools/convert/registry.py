@@ -44,6 +44,7 @@ _CLASSES = {
     "phi.Phi3": "Phi3ForCausalLM",
     "deepseek.Deepseek2": "DeepseekV2ForCausalLM DeepseekV3ForCausalLM",
     "deepseek.Deepseek32": "DeepseekV32ForCausalLM",
+    "deepseek4.Deepseek4": "DeepseekV4ForCausalLM",
     "deepseek.Glm4MoeLite": "Glm4MoeLiteForCausalLM",
     "deepseek.GlmDsa": "GlmMoeDsaForCausalLM",
     "deepseek.Mistral4": "Mistral4ForCausalLM",

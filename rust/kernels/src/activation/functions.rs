@@ -88,12 +88,13 @@ impl Kernel for Add<'_> {
     }
 }
 
-/// `gate = gate * sigmoid(slope * gate) * (up + 1)` of clamped operands.
+/// `gate = gate * sigmoid(slope * gate) * (up + offset)` of clamped operands.
 pub(super) struct ClampedSwiglu<'a> {
     pub(super) values: &'a mut [f32],
     pub(super) up: &'a [f32],
     pub(super) slope: f32,
     pub(super) limit: f32,
+    pub(super) offset: f32,
 }
 
 impl Kernel for ClampedSwiglu<'_> {
@@ -101,13 +102,13 @@ impl Kernel for ClampedSwiglu<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) {
-        let (slope, one) = (L::splat(set, self.slope), L::splat(set, 1.0));
+        let (slope, offset) = (L::splat(set, self.slope), L::splat(set, self.offset));
         let (limit, negative) = (L::splat(set, self.limit), L::splat(set, -self.limit));
         for (gate, up) in self.values.chunks_mut(LANES).zip(self.up.chunks(LANES)) {
             // This order keeps NaN.
             let x = limit.min(L::load_part(set, gate));
             let y = negative.max(limit.min(L::load_part(set, up)));
-            x.mul(sigmoid(x.mul(slope))).mul(y.add(one)).store_part(gate);
+            x.mul(sigmoid(x.mul(slope))).mul(y.add(offset)).store_part(gate);
         }
     }
 }

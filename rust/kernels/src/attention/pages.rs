@@ -140,6 +140,26 @@ impl KvLayout {
         }
     }
 
+    /// The key of one head of a token, in a layout of 32-bit floats.
+    ///
+    /// # Errors
+    /// `Error::Shape` if the layout stores another type, or the page, the place or `key` has another size.
+    pub fn read_key(&self, page: &[u8], (head, slot): (usize, usize), key: &mut [f32]) -> Result<(), Error> {
+        let sound = page.len() == self.layer_bytes() && head < self.kv_heads && slot < PAGE_TOKENS;
+        if self.kv_type != KvType::F32 || !sound || key.len() != self.key_size {
+            return Err(Error::Shape(format!(
+                "a key of {} numbers from place {slot} of a page of {} bytes; expected one of {self:?} in 32-bit floats",
+                key.len(),
+                page.len()
+            )));
+        }
+        let numbers = self.keys(page, head).as_chunks::<4>().0.iter().skip(slot).step_by(PAGE_TOKENS);
+        for (to, number) in key.iter_mut().zip(numbers) {
+            *to = f32::from_le_bytes(*number);
+        }
+        Ok(())
+    }
+
     /// Stores the keys and values of consecutive tokens, `tokens × kv_heads × key_size` and `tokens × kv_heads ×
     /// value_size` elements, into one layer's part of a page, from token `slot` of the page on. For a latent layout,
     /// `values` is empty.

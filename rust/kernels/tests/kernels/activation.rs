@@ -203,6 +203,12 @@ fn clamped_swiglu_and_soft_caps_are_the_formulas() {
             let expected = gate / (1.0 + (-1.702f32 as f64 * gate).exp()) * (up + 1.0);
             assert!((f64::from(got) - expected).abs() <= 3e-6 * expected.abs() + 1e-6 * gate.abs(), "{x} {y}: {got}");
         }
+        let got = everywhere(&x, |context, x| limited_swiglu(context, x, &y, 7.0).expect("equal lengths"));
+        for ((x, y), got) in x.iter().zip(&y).zip(got) {
+            let (gate, up) = (f64::from(x.min(7.0)), f64::from(y.clamp(-7.0, 7.0)));
+            let expected = gate / (1.0 + (-gate).exp()) * up;
+            assert!((f64::from(got) - expected).abs() <= 4e-7 * expected.abs(), "{x} {y}: {got}, expected {expected}");
+        }
         for cap in [0.5, 30.0] {
             let got = everywhere(&x, |context, x| soft_cap(context, x, cap).expect("not cancelled"));
             for (x, got) in x.iter().zip(got) {
@@ -219,6 +225,21 @@ fn clamped_swiglu_and_soft_caps_are_the_formulas() {
     assert!(got[0].is_nan() && got[1] > 6.0 && got[2] < -5.0, "{got:?}");
     let got = everywhere(&special, |context, x| soft_cap(context, x, 30.0).expect("not cancelled"));
     assert!(got[0].is_nan() && got[1..3] == [30.0, -30.0], "{got:?}");
+}
+
+#[test]
+fn roots_of_softplus_are_the_formula() {
+    let mut x: Vec<f32> = Random::new(25).units(20_001).iter().map(|x| x * 90.0).collect();
+    x.extend([0.0, -12.0, -12.000_001, 40.0, 40.000_004, 3e38]);
+    let got = everywhere(&x, |context, x| sqrt_softplus(context.isa, x).expect("little memory"));
+    for (x, got) in x.iter().zip(got) {
+        let x = f64::from(*x);
+        let expected = (x.max(0.0) + (-x.abs()).exp().ln_1p()).sqrt();
+        assert!((f64::from(got) - expected).abs() <= 1.3e-7 * expected, "{x}: {got}, expected {expected}");
+    }
+    let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    let got = everywhere(&special, |context, x| sqrt_softplus(context.isa, x).expect("little memory"));
+    assert!(got[0].is_nan() && got[1] == f32::INFINITY && got[2] == 0.0, "{got:?}");
 }
 
 #[test]

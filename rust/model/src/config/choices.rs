@@ -143,6 +143,9 @@ choices! {
         ReluSquared = "relu_squared",
         /// `(up + 1) · gate / (1 + exp(-1.702 gate))` with `gate` clamped to at most 7 and `up` to -7 to 7 (gpt-oss).
         ClampedSilu = "clamped_silu",
+        /// `up · gate / (1 + exp(-gate))` with `gate` clamped to at most `activation_limit` and `up` to both sides of it
+        /// (DeepSeek V4).
+        LimitedSilu = "limited_silu",
     }
 
     /// How the router's scores become the weights of the chosen experts.
@@ -155,6 +158,8 @@ choices! {
         SoftmaxSelected = "softmax_selected",
         /// Each in turn, by a softmax over those that are near it and not yet chosen (arXiv:2409.12136).
         SparseMixer = "sparse_mixer",
+        /// The square root of `ln(1 + exp(score))` (DeepSeek V4).
+        SqrtSoftplus = "sqrt_softplus",
     }
 
     /// How groups of experts are ranked.

@@ -27,6 +27,8 @@ pub(crate) struct LayerConfig {
     pub(crate) keys_as_values: bool,
     /// Size of the latent vector of keys and values; 0 for none.
     pub(crate) latent_size: usize,
+    /// Tokens per compressed entry; 0 for none.
+    pub(crate) compression: usize,
     /// Whether it chooses the keys that its tokens see.
     pub(crate) indexer: bool,
     /// Width of the feed-forward network; 0 for none.
@@ -90,6 +92,11 @@ impl LayerConfig {
         self.kv_heads * self.value_size
     }
 
+    /// Tokens that a compressed entry is made of: those that it stands for, and as many before them if entries overlap.
+    pub(crate) fn compressed_tokens(&self) -> usize {
+        if self.indexer { 2 * self.compression } else { self.compression }
+    }
+
     /// Elements of the attention output for a token.
     pub(crate) fn attended_width(&self) -> usize {
         self.heads * self.value_size
@@ -149,6 +156,7 @@ impl Config {
             lent: self.lent_layers.get(index).copied(),
             keys_as_values: self.keys_as_values.get(index).copied().unwrap_or(false),
             latent_size: self.latent_size,
+            compression: entry(&self.compression),
             indexer: self.indexer.get(index).copied().unwrap_or(false),
             feed_forward: self.feed_forward[index],
             query_key_norm: self.query_key_norm.get(index).copied().unwrap_or(QueryKeyNorm::None),
@@ -184,6 +192,19 @@ impl Config {
             taps: self.convolution_size,
             grouped: self.recurrent_head_order == HeadOrder::Grouped,
         })
+    }
+
+    /// Numbers per token that the compressed entries of a layer are made from: keys and gates of each series, and those of
+    /// the entries by which it chooses.
+    pub(crate) fn compressed_widths(&self, layer: &LayerConfig) -> [usize; 4] {
+        let series = if layer.indexer { 2 } else { 1 };
+        let chosen = if layer.indexer { self.indexer_size } else { 0 };
+        [series * layer.key_size, series * layer.key_size, series * chosen, series * chosen]
+    }
+
+    /// Width of all residual streams together.
+    pub(crate) fn stream_width(&self) -> usize {
+        self.embedding_length * self.streams.max(1)
     }
 
     /// Whether a session has states besides keys and values.

@@ -4,6 +4,8 @@ mod heads;
 mod indexer;
 mod recurrent;
 mod rows;
+mod shared_rows;
+mod streams;
 
 use super::{Activation, AttentionGate, Config, EXPERTS_LIMIT, Gate, LAYERS_LIMIT, Norms, SIZE_LIMIT};
 use crate::Error;
@@ -52,10 +54,19 @@ impl Config {
         }
         self.validate_layers()?;
         self.validate_experts()?;
-        if self.activation == Activation::ClampedSilu && self.gate == Gate::None {
+        self.validate_shared_rows()?;
+        self.validate_streams()?;
+        if matches!(self.activation, Activation::ClampedSilu | Activation::LimitedSilu) && self.gate == Gate::None {
             return Err(Error::Model(
-                "gate is \"none\": expected another with the activation \"clamped_silu\"".to_owned(),
+                "gate is \"none\": expected another with the activations \"clamped_silu\" and \"limited_silu\""
+                    .to_owned(),
             ));
+        }
+        if (self.activation == Activation::LimitedSilu) != (self.activation_limit > 0.0) {
+            return Err(Error::Model(format!(
+                "activation_limit is {}: expected a positive number with the activation \"limited_silu\", and 0 with others",
+                self.activation_limit
+            )));
         }
         if !(self.norm_epsilon.is_finite() && self.norm_epsilon > 0.0) {
             return Err(Error::Model(format!("norm_epsilon is {}: expected a positive number", self.norm_epsilon)));
@@ -70,6 +81,8 @@ impl Config {
             ("logit_scale", self.logit_scale),
             ("logit_soft_cap", self.logit_soft_cap),
             ("expert_weights_scale", self.expert_weights_scale),
+            ("activation_limit", self.activation_limit),
+            ("stream_epsilon", self.stream_epsilon),
         ];
         factors.into_iter().try_for_each(|(name, value)| not_negative(name, f64::from(value)))?;
         not_negative("rope_local_base", self.rope.local_base)?;
@@ -91,6 +104,7 @@ impl Config {
             ("chunk", self.chunk.len()),
             ("temperature", self.temperature.len()),
             ("indexer", self.indexer.len()),
+            ("compression", self.compression.len()),
             ("key_sizes", self.key_sizes.len()),
             ("value_sizes", self.value_sizes.len()),
             ("kv_source", self.kv_source.len()),
@@ -211,6 +225,7 @@ impl Config {
         within("experts_used", self.experts_used, usize::from(self.experts > 0), self.experts)?;
         within("expert_feed_forward", self.expert_feed_forward, 0, WIDTH_LIMIT)?;
         within("shared_feed_forward", self.shared_feed_forward, 0, WIDTH_LIMIT)?;
+        within("hashed_layers", self.hashed_layers, 0, if self.experts > 0 { self.layers } else { 0 })?;
         let groups = self.expert_groups;
         if groups <= 1 {
             return Ok(());

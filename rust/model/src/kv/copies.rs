@@ -37,7 +37,6 @@ impl Pages {
             return self.copy_state();
         }
         let mut copy = AlignedBytes::mapped(self.layout.page_bytes(), PURPOSE)?;
-        let filled = (tokens - index * PAGE_TOKENS).min(PAGE_TOKENS);
         let mut rest = &mut copy[..];
         for (number, (pages, group)) in self.groups.iter().zip(&self.layout.groups).enumerate() {
             let (own, others) = rest.split_at_mut(group.page_bytes);
@@ -49,6 +48,7 @@ impl Pages {
                 continue;
             };
             own.copy_from_slice(page);
+            let filled = (group.places(tokens) - index * PAGE_TOKENS).min(PAGE_TOKENS);
             for layer in self.layout.layers_of(number) {
                 let layout = &layer.layout;
                 let zeros = |size: usize| zeroed(Some((PAGE_TOKENS - filled) * layout.kv_heads * size), PURPOSE);

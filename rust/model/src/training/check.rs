@@ -41,6 +41,7 @@ pub(super) fn model(model: &Model) -> Result<(), Error> {
     for layer in &weights.layers {
         match &layer.attention {
             Some(Attention::Latent(_)) => return refused("latent attention"),
+            Some(Attention::Shared(_)) => return refused("shared keys and values"),
             Some(Attention::Linear(_)) => return refused("a matrix in place of attention"),
             Some(Attention::Recurrent(_)) => return refused("recurrent layers"),
             Some(Attention::Heads(heads)) if heads.gate.is_some() || config.attention_gate != AttentionGate::None => {

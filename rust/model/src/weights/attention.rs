@@ -3,7 +3,7 @@
 use llamacpu_kernels::attention::alibi_slopes;
 use llamacpu_kernels::matmul::Matrix;
 
-use super::{LatentAttention, Linear, Norm, RecurrentLayer};
+use super::{LatentAttention, Linear, Norm, RecurrentLayer, SharedRows};
 use crate::config::{AttentionGate, Input, LayerConfig, QueryKeyNorm};
 use crate::tensors::Tensors;
 use crate::{Config, Error};
@@ -14,6 +14,8 @@ pub(crate) enum Attention {
     Heads(Box<HeadAttention>),
     /// Attention whose keys and values are computed from a shared latent vector.
     Latent(Box<LatentAttention>),
+    /// Attention whose rows are keys and values at once.
+    Shared(Box<SharedRows>),
     /// A matrix in place of attention.
     Linear(Linear),
     /// A gated delta network in place of attention.
@@ -56,6 +58,9 @@ impl Attention {
         if sizes.kv_heads == 0 {
             return Ok(Some(Self::Linear(tensors.linear(&name("attn_output"), width, width)?)));
         }
+        if config.shared_rows {
+            return Ok(Some(Self::Shared(Box::new(SharedRows::load(config, &sizes, &name, tensors)?))));
+        }
         if sizes.latent_size > 0 {
             return Ok(Some(Self::Latent(Box::new(LatentAttention::load(config, &sizes, &name, tensors)?))));
         }
@@ -94,6 +99,7 @@ impl Attention {
                 inputs.chain([&heads.output]).map(|linear| &linear.matrix).collect()
             }
             Self::Latent(latent) => latent.matrices(),
+            Self::Shared(shared) => shared.matrices(),
             Self::Linear(linear) => vec![&linear.matrix],
             Self::Recurrent(layer) => layer.matrices(),
         }

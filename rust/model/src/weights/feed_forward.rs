@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use llamacpu_kernels::matmul::Matrix;
 
 use super::{Linear, Norm};
-use crate::config::{Gate, NormKind};
+use crate::config::{ExpertGating, Gate, NormKind};
 use crate::rows::multiply;
 use crate::tensors::Tensors;
 use crate::{Config, Error};
@@ -42,6 +42,8 @@ pub(crate) struct Experts {
     pub(crate) router: Linear,
     /// Added to an expert's score for selection, but not to its weight.
     pub(crate) selection_bias: Option<Vec<f32>>,
+    /// For each token of the vocabulary, the experts that it goes through; `None` if scores choose them.
+    pub(crate) table: Option<Vec<u32>>,
     /// Factors of the weights of the chosen experts.
     pub(crate) scales: Option<Vec<f32>>,
     pub(crate) networks: Vec<Network>,
@@ -137,7 +139,23 @@ impl Experts {
         let name = |part: &str| format!("blk.{index}.{part}");
         let (width, count) = (config.embedding_length, config.experts);
         let router = tensors.linear(&name("ffn_gate_inp"), width, count)?;
-        let selection_bias = tensors.optional_vector(&name("exp_probs_b.bias"), count)?;
+        let table = (index < config.hashed_layers)
+            .then(|| tensors.integers(&name("ffn_gate_tid2eid.weight"), config.experts_used, config.vocab_size))
+            .transpose()?;
+        if let Some(expert) = table.iter().flatten().find(|&&expert| expert as usize >= count) {
+            return Err(Error::Model(format!(
+                "the tensor {:?} names expert {expert}; expected 0 to {}",
+                name("ffn_gate_tid2eid.weight"),
+                count - 1
+            )));
+        }
+        let bias = name("exp_probs_b.bias");
+        let selection_bias = match config.expert_gating {
+            // A table takes the place of the choice, so that a bias of it would be refused as unread.
+            _ if table.is_some() => None,
+            ExpertGating::SqrtSoftplus => Some(tensors.vector(&bias, count)?),
+            _ => tensors.optional_vector(&bias, count)?,
+        };
         let scales =
             if config.experts_beside { tensors.optional_vector(&name("ffn_down_exps.scale"), count)? } else { None };
         let networks = if tensors.has(&name("ffn_up.0.weight")) {
@@ -162,7 +180,17 @@ impl Experts {
             }
         };
         let asked = networks.iter().map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { router, selection_bias, scales, networks, shared, shared_gate, allowance: OnceLock::new(), asked })
+        Ok(Self {
+            router,
+            selection_bias,
+            table,
+            scales,
+            networks,
+            shared,
+            shared_gate,
+            allowance: OnceLock::new(),
+            asked,
+        })
     }
 
     /// Every matrix: the router first, then each network in turn.
@@ -245,6 +273,7 @@ mod tests {
         let experts = Experts {
             router: linear(),
             selection_bias: None,
+            table: None,
             scales: None,
             networks: (0..4).map(|_| network()).collect(),
             shared: None,

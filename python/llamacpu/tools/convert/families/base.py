@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from llamacpu.errors import CheckpointError
 from llamacpu.tools.convert.arrays import Array
+from llamacpu.tools.convert.formats import format_of
 from llamacpu.tools.convert.keys import Keys
 from llamacpu.tools.convert.names import gguf_name
 from llamacpu.tools.convert.parameters import set_common
@@ -107,6 +108,10 @@ class Family:
         if self.permutes and name.endswith(("k_proj.weight", "k_proj.bias")):
             array = permuted(array, self.source.key_value_heads, name)
         yield name, array
+
+    def format_of(self, name: str, array: Array, chosen: str) -> str:
+        """The format of a tensor in a file whose matrices have the chosen one."""
+        return format_of(name, array.shape, chosen, self.reduces_routers)
 
     def extra(self) -> Named:
         """Tensors that follow from the configuration: the factors of llama 3's rotary position embedding."""

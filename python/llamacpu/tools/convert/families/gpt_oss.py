@@ -12,6 +12,7 @@ from llamacpu.checkpoints.tensor import LazyTensor
 from llamacpu.errors import CheckpointError
 from llamacpu.tools.convert.arrays import Array
 from llamacpu.tools.convert.families.base import Family, Named
+from llamacpu.tools.convert.formats import mxfp4_blocks
 
 __all__ = ["GptOss"]
 
@@ -69,17 +70,14 @@ def _layer(name: str) -> int:
 
 
 def _packed(blocks: LazyTensor, scales: LazyTensor, rows: slice) -> Array:
-    """Experts as MXFP4 blocks of a file: a scale, then 16 bytes with elements i and i + 16 in byte i."""
+    """Experts as MXFP4 blocks of a file."""
     experts, count, groups, _ = blocks.shape
     shape = (experts, len(range(*rows.indices(count))), groups * 32)
 
     def pieces() -> Iterator[NDArray[np.uint8]]:
         for expert in range(experts):
             codes = blocks.raw_rows(expert, expert + 1)[0, rows].view(np.uint8)
-            elements = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*codes.shape[:2], 32)
-            packed = elements[..., :16] | (elements[..., 16:] << 4)
-            scale = scales.raw_rows(expert, expert + 1)[0, rows].view(np.uint8)[..., None]
-            yield np.concatenate([scale, packed], axis=-1)
+            yield mxfp4_blocks(codes, scales.raw_rows(expert, expert + 1)[0, rows].view(np.uint8))
 
     return Array.stored(shape, "MXFP4", pieces)
 

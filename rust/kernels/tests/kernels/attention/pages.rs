@@ -67,3 +67,22 @@ fn blocks_of_bytes_are_the_numbers_over_the_scale() {
         }
     }
 }
+
+#[test]
+fn exact_keys_are_read_as_they_were_written() {
+    let layout = KvLayout { kv_type: KvType::F32, kv_heads: 2, key_size: 37, value_size: 5, latent: false };
+    let keys = Random::new(48).units(3 * 2 * 37);
+    let mut page = vec![0; layout.layer_bytes()];
+    layout.write(Isa::SCALAR, &mut page, 61, &keys, &[1.0; 30]).expect("it fits");
+    let mut key = [0.0; 37];
+    for (place, expected) in keys.chunks_exact(37).enumerate() {
+        layout.read_key(&page, (place % 2, 61 + place / 2), &mut key).expect("fitting sizes");
+        assert_eq!(key, expected);
+    }
+    assert!(layout.read_key(&page, (2, 0), &mut key).is_err());
+    assert!(layout.read_key(&page, (0, 64), &mut key).is_err());
+    assert!(layout.read_key(&page[1..], (0, 0), &mut key).is_err());
+    assert!(layout.read_key(&page, (0, 0), &mut key[1..]).is_err());
+    let halves = KvLayout { kv_type: KvType::F16, ..layout };
+    assert!(halves.read_key(&vec![0; halves.layer_bytes()], (0, 0), &mut key).is_err());
+}

@@ -19,6 +19,9 @@ impl Config {
                 self.indexer_epsilon
             )));
         }
+        if self.shared_rows {
+            return Ok(());
+        }
         if self.latent_size == 0 || self.query_latent_size == 0 {
             return Err(Error::Model(
                 "indexer is not empty: expected latent attention, and queries that are computed through a latent vector"
