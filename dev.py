@@ -18,7 +18,6 @@ import threading
 from pathlib import Path
 
 from tools.development.jobs import ROOT, SCRIPTS, TIMES, VENV, Job, run, show_times
-from tools.development.test_processes import run_together
 
 NEIGHBOURS = ROOT / ".venv-neighbours"
 PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
@@ -88,7 +87,10 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
     ).stdout.split()  # fmt: skip
     # The matrices of the references are small: threads of NumPy's library would mostly spin and wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    pytest = (PYTHON, "-m", "pytest", "-rfER", *RERUNS)
+    # Each process gets one file at a time. Two processes more than there are cores, since many tests wait for a browser
+    # or another process; more would only make tests of threads wait for each other.
+    workers = ("--numprocesses", str(min(os.cpu_count() or 1, 4) + 2), "--dist", "loadfile", "--no-loadscope-reorder")
+    pytest = (PYTHON, "-m", "pytest", "-rfER", *workers, *RERUNS)
     # Reading the files without a marked test takes as long as running some of them.
     files = [
         str(path.relative_to(ROOT))
@@ -98,15 +100,13 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
     # 5: the arguments select no marked test.
     allowed = [5] if arguments else []
     if not marked:
-        for name in names:
-            status, summary = run_together(*pytest, *arguments, LLAMACPU_ISA=name)
-            print(summary, flush=True)
-            if status:
-                sys.exit(status)
+        for name in names[:-1]:
+            Job(*pytest, *arguments, LLAMACPU_ISA=name).wait()
+        run(*pytest, *arguments, LLAMACPU_ISA=names[-1])
         return
     # The tests that only compute, beside those that often wait: one process, which gives way, for one set at a time.
     way = ("nice", "-n", "5") if shutil.which("nice") else ()
-    one = (*pytest, *marked, *(arguments or files))
+    one = (PYTHON, "-m", "pytest", "-rfER", *RERUNS, *marked, *(arguments or files))
     found: list[int] = []
 
     def others() -> None:
@@ -115,12 +115,13 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
 
     beside = threading.Thread(target=others)
     beside.start()
-    status, summary = run_together(*pytest, *arguments, LLAMACPU_ISA=names[-1])
+    suite = Job(*pytest, *arguments, relayed=True, LLAMACPU_ISA=names[-1])
+    all_well = suite.end() == 0
     beside.join()
-    all_well = status == 0 and len(found) == len(names) - 1 and all(status in (0, *allowed) for status in found)
+    all_well = all_well and len(found) == len(names) - 1 and all(status in (0, *allowed) for status in found)
     show_times()
     # The suite's own summary is the last word.
-    print(summary, flush=True)
+    print(suite.last_line.decode(errors="replace"), end="", flush=True)
     if not all_well:
         sys.exit(1)
 

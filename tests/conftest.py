@@ -16,7 +16,6 @@ from gguf import GGMLQuantizationType
 
 from page_browser import api, browser, chat  # noqa: F401
 from selection import pytest_collection_modifyitems  # noqa: F401
-from shared_files import pytest_configure  # noqa: F401
 from tiny_models import QUANTIZABLE, VARIANTS, Shape, write_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent

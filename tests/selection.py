@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
@@ -22,17 +20,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out cases that `instruction_set(one_in=N)` does not choose; begin with the longest files."""
     if config.option.markexpr == "instruction_set" and not os.environ.get("LLAMACPU_THOROUGH"):
         _leave_out(config, items)
-    items.sort(key=lambda item: _place(item.path))
-
-
-def in_order(files: Iterable[Path]) -> list[Path]:
-    """Test files in the order in which they are begun: the longest, then the others by name."""
-    return sorted(files, key=lambda path: (_place(path), path))
-
-
-def _place(path: Path) -> int:
-    name = path.stem.removeprefix("test_")
-    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
