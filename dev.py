@@ -128,7 +128,13 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
 
 def test(arguments: list[str]) -> None:
     """Run the Rust tests, then the Python tests: the marked ones with every instruction set, the others once."""
+    build("fast")
+    # Compiling the tests takes longer than collecting them. Processes that begin together would each do it.
+    once = ("--collect-only", "-p", "no:terminal", "-o", "addopts=--strict-markers --strict-config")
+    compiled = None if arguments else Job(PYTHON, "-m", "pytest", *once, background=True)
     test_build_and_rust()
+    if compiled:
+        compiled.end()  # what is wrong with a file, the tests themselves will say
     python_tests(arguments)
 
 
