@@ -5,6 +5,7 @@
 //! read once for all of them. Long sequences with few queries are also split along the positions, at fixed places, and the
 //! parts are joined afterwards.
 
+mod attend;
 mod block;
 mod byte_keys;
 pub(crate) mod copies;
@@ -29,7 +30,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use block::{Attend, Block, Scratch, state_len};
+use attend::Attend;
+use block::{Block, Scratch, state_len};
 use copies::worth_copying;
 use gathered::AttendSelected;
 pub use indexer::{IndexerItem, select_keys};

@@ -1,31 +1,17 @@
-//! Attention of one block of rows: some consecutive queries times the query heads that share a key and value head.
-//!
-//! The softmax is computed online (M. Milakov and N. Gimelshein, "Online normalizer calculation for softmax", 2018;
-//! T. Dao et al., "FlashAttention", 2022), one chunk of [`CHUNK_PAGES`] pages after the other: all scores of the chunk,
-//! their weights relative to the largest of them, the weighted sum of the values; then the chunk is joined to those before
-//! it. Chunks start at fixed positions of the sequence, so a row has the same bits however queries are divided into blocks,
-//! calls and threads.
+//! A block of rows: some consecutive queries times the query heads that share a key and value head, and the memory for it.
 
 use std::ops::Range;
 
-use super::byte_keys::{ByteQueries, byte_scores};
+use super::byte_keys::ByteQueries;
 use super::copies::Copies;
-use super::keys::{TILE, scores};
+use super::keys::TILE;
 use super::masks::{Bias, Selected, inside};
-use super::pages::{KvLayout, KvType, PAGE_TOKENS};
-use super::queries::PackQueries;
+use super::pages::{KvLayout, PAGE_TOKENS};
 use super::scores::{CHUNK, CHUNK_PAGES, ChunkScores};
-use super::softmax::{Adjusted, Join, Weigh};
-use super::unpack::{PageKeys, Unpacked};
-use super::values::add_weighted;
-use super::word_keys::{WordQueries, word_scores};
-use super::word_values::add_word_values;
+use super::unpack::Unpacked;
+use super::word_keys::WordQueries;
 use crate::Error;
-use crate::math::{Kernel, LANES, Lanes};
-
-/// Prefetch distance, in arrays of keys or values of a head in one page: with 2, memory has the time of two pages of
-/// arithmetic to answer.
-const AHEAD: usize = 2;
+use crate::math::LANES;
 
 /// The input of one piece of work.
 #[derive(Clone)]
@@ -43,11 +29,11 @@ pub(super) struct Block<'a> {
     pub(super) visible: &'a [Range<usize>],
     /// Factor of the scores; it turns them into exponents of 2, or into the argument of the cap.
     pub(super) scale: f32,
-    /// See [`Adjusted::cap`].
+    /// See [`super::softmax::Adjusted::cap`].
     pub(super) cap: Option<f32>,
     pub(super) bias: Bias<'a>,
     pub(super) selected: Selected<'a>,
-    /// For each query head of the block, see [`Adjusted::slope`]; empty if there are none.
+    /// For each query head of the block, see [`super::softmax::Adjusted::slope`]; empty if there are none.
     pub(super) slopes: &'a [f32],
     /// Position of the first query of the block.
     pub(super) first_position: usize,
@@ -85,7 +71,7 @@ impl<'a> Block<'a> {
     /// The array that will be read `place` arrays after the keys of the first of these pages. The order is: the keys of all of
     /// them, the values of all of them, then the keys of the following pages or, after the last page, those of the next head.
     #[inline(always)]
-    fn upcoming(&self, pages: &Range<usize>, place: usize) -> &'a [u8] {
+    pub(super) fn upcoming(&self, pages: &Range<usize>, place: usize) -> &'a [u8] {
         if place < pages.len() {
             return self.layout.keys(self.pages[pages.start + place], self.head);
         }
@@ -114,7 +100,7 @@ pub(super) struct State {
 /// Memory that a thread reuses from one block to the next.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// The result of [`Attend`].
+    /// The result of [`super::attend::Attend`].
     pub(super) state: State,
     pub(super) chunk: State,
     pub(super) copies: Copies,
@@ -147,48 +133,6 @@ impl State {
     }
 }
 
-/// Computes the state of a block's rows over its chunks into `scratch.state`.
-pub(super) struct Attend<'a> {
-    pub(super) block: Block<'a>,
-    pub(super) scratch: &'a mut Scratch,
-}
-
-impl Kernel for Attend<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, set: L::Set) {
-        let Self { block, scratch } = self;
-        let (rows, size) = (block.rows(), block.layout.value_size);
-        L::call(set, PackQueries { block: &block, scratch });
-        scratch.scores.resize(scratch.scores.len().max(rows), [[0.0; PAGE_TOKENS]; CHUNK_PAGES]);
-        scratch.state.reset(rows, size);
-        for chunk in block.chunks.clone() {
-            let pages = block.visible_pages(chunk);
-            if pages.is_empty() {
-                continue;
-            }
-            scratch.chunk.reset(rows, size);
-            L::call(set, AddScores { block: &block, pages: &pages, scratch });
-            for (query, visible) in block.visible.iter().enumerate() {
-                let visible = inside(visible, chunk * CHUNK, CHUNK);
-                for row in query * block.group..(query + 1) * block.group {
-                    let bias = block.bias.part(row % block.group, query, chunk);
-                    let slope = block.slopes.get(row % block.group).copied();
-                    let own = (block.first_position + query) as f32 - (chunk * CHUNK) as f32;
-                    let selected = block.selected.part(query, chunk);
-                    let adjusted = Adjusted { cap: block.cap, bias, slope, own, selected };
-                    let weigh = Weigh { scores: &mut scratch.scores[row], visible: visible.clone(), adjusted };
-                    let (largest, total) = L::call(set, weigh);
-                    (scratch.chunk.numbers[row], scratch.chunk.numbers[rows + row]) = (largest, total);
-                }
-            }
-            add_values::<L>(set, &block, &pages, scratch);
-            L::call(set, Join { state: &mut scratch.state.numbers, next: &scratch.chunk.numbers, rows });
-        }
-    }
-}
-
 /// The rows of tile `tile` when `rows` are divided into `count` tiles of nearly equal height: (first, height).
 ///
 /// Loops over tiles are written out, without closures: a closure is a separate function, which may be compiled without the
@@ -199,106 +143,7 @@ pub(super) fn tile_rows(rows: usize, count: usize, tile: usize) -> (usize, usize
     (first, end - first)
 }
 
-/// The visible tokens of a page for each row of a tile.
-#[inline(always)]
-fn visible_tokens(block: &Block, page: usize, first: usize, height: usize) -> [Range<usize>; TILE] {
-    let mut visible = [const { 0..0 }; TILE];
-    for (place, visible) in visible[..height].iter_mut().enumerate() {
-        *visible = inside(&block.visible[(first + place) / block.group], page * PAGE_TOKENS, PAGE_TOKENS);
-    }
-    visible
-}
-
 /// Whether the keys and values are read by so few rows that they are converted as they are read.
 pub(super) fn few(block: &Block) -> bool {
     block.rows() <= 2 * TILE
-}
-
-/// Computes the scores of all rows with the keys of these pages of a chunk.
-pub(super) struct AddScores<'a> {
-    pub(super) block: &'a Block<'a>,
-    pub(super) pages: &'a Range<usize>,
-    pub(super) scratch: &'a mut Scratch,
-}
-
-impl Kernel for AddScores<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, set: L::Set) {
-        let Self { block, pages, scratch } = self;
-        let Scratch { queries, byte_queries, word_queries, scores: all_scores, unpacked, .. } = scratch;
-        let (rows, size) = (block.rows(), block.layout.key_size);
-        let count = rows.div_ceil(TILE);
-        for page in pages.clone() {
-            let bytes = block.layout.keys(block.pages[page], block.head);
-            if bytes.is_empty() {
-                // No row sees any of it.
-                continue;
-            }
-            let keys = unpacked.keys::<L>(set, block.layout, bytes, !few(block));
-            let mut ahead = block.upcoming(pages, page - pages.start + AHEAD);
-            for tile in 0..count {
-                let (first, height) = tile_rows(rows, count, tile);
-                if visible_tokens(block, page, first, height).iter().all(Range::is_empty) {
-                    continue;
-                }
-                let to = &mut all_scores[first..][..height];
-                match keys {
-                    PageKeys::Numbers(keys) => {
-                        scores::<L>(
-                            set,
-                            keys,
-                            &queries[first * size..][..height * size],
-                            to,
-                            page % CHUNK_PAGES,
-                            ahead,
-                        );
-                    }
-                    PageKeys::Words(keys) => {
-                        word_scores::<L>(set, keys, word_queries, (first, size), to, page % CHUNK_PAGES, ahead);
-                    }
-                    PageKeys::Bytes(keys) => {
-                        byte_scores::<L>(set, keys, byte_queries, (first, size), to, page % CHUNK_PAGES, ahead);
-                    }
-                }
-                ahead = &[];
-            }
-        }
-    }
-}
-
-/// Adds the weighted values of these pages of a chunk to the sums of all rows.
-#[inline(always)]
-fn add_values<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratch: &mut Scratch) {
-    let Scratch { chunk, scores, unpacked, .. } = scratch;
-    let rows = block.rows();
-    let width = block.layout.value_size.next_multiple_of(LANES);
-    let sums = &mut chunk.numbers[2 * rows..];
-    let count = rows.div_ceil(TILE);
-    for page in pages.clone() {
-        let bytes = block.layout.values(block.pages[page], block.head);
-        if bytes.is_empty() {
-            // No row sees any of it.
-            continue;
-        }
-        let values = unpacked.values::<L>(set, block.layout, bytes, !few(block));
-        let mut ahead = block.upcoming(pages, pages.len() + page - pages.start + AHEAD);
-        for tile in 0..count {
-            let (first, height) = tile_rows(rows, count, tile);
-            let visible = visible_tokens(block, page, first, height);
-            if visible.iter().all(Range::is_empty) {
-                continue;
-            }
-            let weights = &mut scores[first..][..height];
-            let sums = &mut sums[first * width..][..height * width];
-            let (page, visible) = (page % CHUNK_PAGES, &visible[..height]);
-            if block.layout.kv_type == KvType::I16 {
-                add_word_values::<L>(set, bytes, weights, page, visible, sums, ahead);
-            } else {
-                add_weighted::<L>(set, values, weights, page, visible, sums, ahead);
-            }
-            ahead = &[];
-        }
-    }
 }

@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use super::block::{AddScores, Block, Scratch, few};
+use super::attend::AddScores;
+use super::block::{Block, Scratch, few};
 use super::copies::{Copies, own_layout};
 use super::keys::TILE;
 use super::masks::{Bias, Selected, inside};
@@ -17,7 +18,7 @@ use super::softmax::{Adjusted, Join, Weigh};
 use super::values::{Values, add_weighted};
 use crate::math::{Kernel, Lanes};
 
-/// Like [`super::block::Attend`], for some query heads of a block of one query.
+/// Like [`super::attend::Attend`], for some query heads of a block of one query.
 pub(super) struct AttendSelected<'a> {
     pub(super) block: Block<'a>,
     /// The query heads, among those that share the key and value head.

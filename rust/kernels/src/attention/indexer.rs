@@ -4,7 +4,8 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use super::block::{AddScores, Block, Scratch};
+use super::attend::AddScores;
+use super::block::{Block, Scratch};
 use super::masks::{Bias, Selected};
 use super::pages::{KvLayout, PAGE_TOKENS};
 use super::queries::PackQueries;
