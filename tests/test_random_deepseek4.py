@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from deepseek4_files import config
 from llamacpu.families.config import Config
 from reference_deepseek4 import ReferenceDeepseek4
 from reference_model import is_exact
+from split_logits import logits_of_any_split
 from thorough import examples
 
 pytestmark = pytest.mark.instruction_set
@@ -60,13 +60,7 @@ def test_any_sizes_against_exact_arithmetic(
 ) -> None:
     path = write_config_model(folder / "model.gguf", config, seed)
     with open_config_model(path, config, data.draw(st.integers(1, 2))) as model:
-        tokens = np.random.default_rng(seed).integers(0, config.vocab_size, count).tolist()
-        got = model.session(kv_type="f32").forward(tokens, logits="all")
-        split = data.draw(st.integers(0, count - 1))
-        session = model.session(kv_type="f32")
-        if split:
-            session.forward(tokens[:split], logits="none")
-        assert np.array_equal(session.forward(tokens[split:], logits="all"), got[split:])
+        tokens, got = logits_of_any_split(model, count, seed, data)
     reference = ReferenceDeepseek4(path, config)
     # Another row or expert is seen where 32 bits cannot tell which of two is better.
     assert is_exact(got, reference, tokens) or reference.margin < 1e-5

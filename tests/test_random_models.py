@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llamacpu.model import Model
 from reference_llama import ReferenceLlama
 from reference_model import is_exact
+from split_logits import logits_of_any_split
 from thorough import examples
 from tiny_models import Shape, write_model
 
@@ -110,13 +111,7 @@ def test_any_configuration_against_exact_arithmetic(
 ) -> None:
     path = write_model(folder / "model.gguf", shape, seed=seed)
     with Model(path, threads=data.draw(st.integers(1, 2))) as model:
-        tokens = np.random.default_rng(seed).integers(0, model.vocab_size, count).tolist()
-        got = model.session(kv_type="f32").forward(tokens, logits="all")
-        split = data.draw(st.integers(0, count - 1))
-        session = model.session(kv_type="f32")
-        if split:
-            session.forward(tokens[:split], logits="none")
-        assert np.array_equal(session.forward(tokens[split:], logits="all"), got[split:])
+        tokens, got = logits_of_any_split(model, count, seed, data)
     assert is_exact(got, ReferenceLlama(path), tokens)
 
 
